@@ -1,0 +1,1 @@
+"""The room `clients`: client configurations, and the shell and Emacs files."""

@@ -1,0 +1,1 @@
+"""The room `conda`: how packages become an environment."""

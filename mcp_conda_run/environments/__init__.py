@@ -1,0 +1,1 @@
+"""The room `environments`: what lies on disk."""

@@ -1,0 +1,4 @@
+"""The room `guest`: what runs inside an environment, under that environment's Python.
+
+Standard library only, each module alone.
+"""

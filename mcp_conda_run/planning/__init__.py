@@ -1,0 +1,1 @@
+"""The room `planning`: what does this code need?"""

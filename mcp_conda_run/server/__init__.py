@@ -1,0 +1,1 @@
+"""The room `server`: the MCP server."""

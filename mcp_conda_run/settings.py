@@ -1,0 +1,132 @@
+"""Every knob, in one place: default < configuration file < `MCP_CONDA_RUN_*` < command line.
+
+A field here is an environment variable (`MCP_CONDA_RUN_` and the name in capitals), a key of the TOML configuration
+file and, where it is useful there, an option of the command line with dashes. Read once, at the start of a command.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from .errors import SettingsError
+from .models import Limits
+
+MEBIBYTE = 1024 * 1024
+MAX_CACHE_PATH = 180
+"""Conda records prefixes in a 255-byte field; what is left is for `/envs/<key>` and the files' own names."""
+
+
+def split_list(value: Any) -> Any:
+    """Accept `a, b` where a list is meant, as environment variables give it."""
+    if isinstance(value, str):
+        return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
+
+
+def config_file() -> Path:
+    """Return the path of the configuration file, which need not exist."""
+    named = os.environ.get("MCP_CONDA_RUN_CONFIG")
+    return Path(named) if named else platformdirs.user_config_path("mcp-conda-run") / "config.toml"
+
+
+class Settings(BaseSettings):
+    """The knobs. Sizes carry their unit in the name; times are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="MCP_CONDA_RUN_", frozen=True, extra="forbid")
+
+    cache_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_cache_path("mcp-conda-run"),
+        description="Where packages, locks and environments are kept; one file system, so that hard links work.",
+    )
+    channels: Names = Field(default=(), description="Channels instead of the template's, first wins (strict priority).")
+    engine: Literal["auto", "rattler", "micromamba"] = Field(default="auto", description="What solves and installs.")
+    template: str = Field(default="base", description="The template that runs use: a name or an environment.yml.")
+    path: Path | None = Field(default=None, description="The host directory that runs see at `mount`.")
+    mount: str = Field(default="/working", pattern=r"^/[^/].*$", description="Where runs see `path`.")
+    offline: bool = Field(default=False, description="Never fetch anything; use only what is cached.")
+    exclude_newer: str = Field(default="", description="Ignore packages newer than this date (ISO 8601).")
+    isolation: Literal["auto", "strict", "none"] = Field(default="auto", description="How runs are confined.")
+    network: str = Field(default="full", description="`full`, `none`, or a comma separated list of host[:port].")
+    slots: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="Runs at the same time.")
+
+    timeout_s: float = Field(default=60, gt=0, description="Wall time of a run.")
+    max_timeout_s: float = Field(default=3600, gt=0, description="The longest wall time that a request may ask for.")
+    install_timeout_s: float = Field(default=900, gt=0, description="Time to lock, solve, fetch and install.")
+    cpu_s: float = Field(default=0, ge=0, description="CPU time of a run; 0 for none beyond the wall time.")
+    memory_mb: int = Field(default=4096, ge=64, description="Memory of a run with all its processes, in MiB.")
+    processes: int = Field(default=256, ge=4, description="Processes and threads of a run.")
+    disk_mb: int = Field(default=2048, ge=16, description="What a run may write to its prefix and temp, in MiB.")
+    open_files: int = Field(default=1024, ge=64, description="Open files of each process.")
+    file_size_mb: int = Field(default=1024, ge=1, description="The largest single file, in MiB.")
+    output_kb: int = Field(default=1024, ge=16, description="Output kept of a run, in KiB; the middle is dropped.")
+    max_code_kb: int = Field(default=4096, ge=1, description="The longest code or file accepted, in KiB.")
+    solution_max_age_s: float = Field(default=7 * 86400, ge=0, description="How long a solved set is used again.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - part of the signature; .env files are not read
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: command line, environment, configuration file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
+
+    def limits(self, timeout_s: float | None = None) -> Limits:
+        """Return the bounds of one run, with its own wall time if it asks for one."""
+        wall = min(timeout_s or self.timeout_s, self.max_timeout_s)
+        return Limits(
+            wall_s=wall,
+            cpu_s=self.cpu_s,
+            memory_bytes=self.memory_mb * MEBIBYTE,
+            processes=self.processes,
+            disk_bytes=self.disk_mb * MEBIBYTE,
+            open_files=self.open_files,
+            file_size_bytes=self.file_size_mb * MEBIBYTE,
+            output_bytes=self.output_kb * 1024,
+        )
+
+
+def load_settings(**command_line: Any) -> Settings:
+    """Read the settings from all sources; options that are None count as not given.
+
+    Raises:
+        SettingsError: a value cannot be used, or the configuration file cannot be read.
+    """
+    given = {name: value for name, value in command_line.items() if value is not None}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise SettingsError(
+            f"The setting {name} cannot be used: {first['msg']}.",
+            hint=f"Check the option --{name.replace('_', '-')}, MCP_CONDA_RUN_{name.upper()} and {config_file()}.",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"The configuration file {config_file()} cannot be read: {error}.", hint="Mend or remove the file."
+        ) from None
+    if len(os.fsencode(settings.cache_dir.absolute())) > MAX_CACHE_PATH:
+        raise SettingsError(
+            f"The cache directory's path is too long for conda prefixes ({settings.cache_dir}).",
+            hint=f"Choose one of at most {MAX_CACHE_PATH} bytes with MCP_CONDA_RUN_CACHE_DIR.",
+        )
+    return settings
