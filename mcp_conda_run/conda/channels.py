@@ -69,6 +69,7 @@ class EngineIndex:
         channels: Sequence[str],
         platform: str,
         cache_dir: Path,
+        *,
         max_age_s: float,
         offline: bool = False,
         clock: Callable[[], float] = time.time,
