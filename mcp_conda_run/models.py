@@ -98,16 +98,28 @@ class ImportContext(StrEnum):
     TYPE_CHECKING = "type-checking"  # never runs
     OTHER_PLATFORM = "other-platform"  # never runs here
     DYNAMIC = "dynamic"  # import_module("x"), __import__("x"), importorskip("x")
+    HINT = "hint"  # not an import: a call or an argument that needs this module, such as read_excel
 
 
 @dataclass(frozen=True, slots=True)
 class FoundImport:
-    """One import in the code: the dotted module, what is taken from it, and where it stands."""
+    """One import in the code: the dotted module, what is taken from it, and where it stands.
+
+    Attributes:
+        module: the dotted module, such as `google.cloud`.
+        names: what `from module import names` takes from it.
+        context: where it stands.
+        line: its line, from 1; 0 if it stands in no line.
+        group: the number of the try statement whose body and handlers hold alternatives; 0 for none.
+        why: what asks for the module where no import does, such as `read_excel`.
+    """
 
     module: str
     names: tuple[str, ...] = ()
     context: ImportContext = ImportContext.PLAIN
     line: int = 0
+    group: int = 0
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

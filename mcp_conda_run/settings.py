@@ -62,6 +62,19 @@ class Settings(BaseSettings):
     exclude_newer: str = Field(default="", description="Ignore packages newer than this date (ISO 8601).")
     isolation: Literal["auto", "strict", "none"] = Field(default="auto", description="How runs are confined.")
     network: str = Field(default="full", description="`full`, `none`, or a comma separated list of host[:port].")
+    pip: Literal["auto", "off", "ask", "on"] = Field(
+        default="auto",
+        description="Packages from PyPI: never, after asking, or on. `auto` asks where the client can be asked, and "
+        "otherwise takes those that a table or a declaration vouches for.",
+    )
+    pip_cooldown_days: float = Field(default=7, ge=0, description="Ignore files uploaded to PyPI later than this.")
+    pip_min_age_days: float = Field(default=90, ge=0, description="Ignore PyPI projects younger than this.")
+    allow_packages: Names = Field(default=(), description="If given, only these may be added; `pypi:NAME` for PyPI.")
+    deny_packages: Names = Field(default=(), description="These are never added; `pypi:NAME` for PyPI's.")
+    allow_channels: Names = Field(
+        default=("conda-forge",), description="Channels that a run may ask for beyond those configured; `*` for any."
+    )
+    online_maps: bool = Field(default=False, description="Ask public import maps about unknown imports.")
     slots: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="Runs at the same time.")
 
     timeout_s: float = Field(default=60, gt=0, description="Wall time of a run.")
