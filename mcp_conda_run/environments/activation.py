@@ -1,0 +1,70 @@
+"""What activating an environment sets, found out once, so that runs need no shell.
+
+Conda packages may set variables by data (`etc/conda/env_vars.d/*.json`) and by script (`etc/conda/activate.d/*.sh`).
+The scripts are the packages' own code: they run when the environment is made, by a shell with an empty environment.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+SCRIPT_TIMEOUT_S = 30
+MAX_VARIABLE_BYTES = 32 * 1024
+_SHELL = 'set -a; for script in "$@"; do . "$script" >/dev/null 2>&1 || :; done; exec env -0'
+_NOT_TAKEN = frozenset({"PATH", "PWD", "OLDPWD", "SHLVL", "_", "HOME", "LD_PRELOAD", "LD_LIBRARY_PATH"})
+
+
+def search_path(prefix: Path) -> str:
+    """Return the `PATH` of an activated prefix (conda's order on Windows; `bin` elsewhere)."""
+    if os.name == "nt":
+        places = ("", "Library/mingw-w64/bin", "Library/usr/bin", "Library/bin", "Scripts", "bin")
+        return os.pathsep.join(str(prefix / place) for place in places)
+    return os.pathsep.join([str(prefix / "bin"), "/usr/local/bin", "/usr/bin", "/bin"])
+
+
+def activation_variables(prefix: Path) -> dict[str, str]:
+    """Return the variables that activation of `prefix` sets, `CONDA_PREFIX` among them, `PATH` not."""
+    variables = {"CONDA_PREFIX": str(prefix), "CONDA_DEFAULT_ENV": str(prefix), "CONDA_SHLVL": "1"}
+    variables |= _declared(prefix)
+    scripts = sorted((prefix / "etc/conda/activate.d").glob("*.sh"))
+    shell = shutil.which("bash") or shutil.which("sh")
+    if scripts and shell and os.name == "posix":
+        variables |= _sourced(shell, scripts, variables | {"PATH": search_path(prefix), "HOME": str(prefix)})
+    return {name: value for name, value in variables.items() if len(value) <= MAX_VARIABLE_BYTES}
+
+
+def _declared(prefix: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in sorted((prefix / "etc/conda/env_vars.d").glob("*.json")):
+        try:
+            data = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            _log.warning("ignored %s: %s", path, error)
+            continue
+        if isinstance(data, dict):
+            found |= {str(name): str(value) for name, value in data.items() if name not in _NOT_TAKEN}
+    return found
+
+
+def _sourced(shell: str, scripts: list[Path], variables: dict[str, str]) -> dict[str, str]:
+    try:
+        done = subprocess.run(
+            [shell, "-c", _SHELL, shell, *map(str, scripts)],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SCRIPT_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        _log.warning("the activation scripts of %s failed: %s", scripts[0].parent, error)
+        return {}
+    pairs = (row.partition("=") for row in done.stdout.decode(errors="surrogateescape").split("\0") if row)
+    return {name: value for name, _, value in pairs if name not in _NOT_TAKEN and variables.get(name) != value}

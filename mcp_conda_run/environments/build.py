@@ -1,0 +1,179 @@
+"""Makes one environment: install, compile, describe, check, publish.
+
+Called by `provision.py` for a key that is not on disk yet. The environment appears in the store as the last step;
+whatever goes wrong before that, nothing of it stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ..conda.engine import Engine
+from ..errors import InstallError
+from ..models import Environment, LockedPackage, Progress, ProgressCallback, no_progress
+from .activation import activation_variables, search_path
+from .clone import clone_prefix
+from .modules import offered_modules, prefix_records
+from .store import Store, environment_key, host_errors
+
+GUEST = Path(__file__).resolve().parent.parent / "guest"
+CHECK_TIMEOUT_S = 60
+COMPILE_TIMEOUT_S = 1800
+
+
+async def build_environment(
+    store: Store,
+    engine: Engine,
+    packages: Sequence[LockedPackage],
+    *,
+    base: Environment | None = None,
+    progress: ProgressCallback = no_progress,
+) -> Environment:
+    """Return the environment that holds exactly these packages, made now if nobody made it before.
+
+    Args:
+        store: where it goes.
+        engine: what installs.
+        packages: all packages of the environment.
+        base: an environment that already holds many of them; cloned, so that only the difference is installed.
+        progress: called while it goes on.
+
+    Raises:
+        InstallError: the packages cannot be fetched, verified or linked, or the result does not work.
+        HostError: the disk is full, the cache is read-only.
+    """
+    key = environment_key(packages)
+    async with store.building(key):
+        ready = store.load(key)
+        if ready is not None:
+            return ready
+        store.forget(key)
+        prefix = store.prefix(key)
+        try:
+            if base is not None:
+                with host_errors("The environment cannot be made"):
+                    await asyncio.to_thread(clone_prefix, base.prefix, prefix)
+            await engine.install(packages, prefix, progress)
+            environment = await _finish(key, prefix, packages, progress)
+            await asyncio.to_thread(store.publish, environment)
+        except BaseException:
+            store.forget(key)
+            raise
+        return environment
+
+
+async def _finish(key: str, prefix: Path, packages: Sequence[LockedPackage], progress: ProgressCallback) -> Environment:
+    """Compile what is new, then ask the interpreter and the file lists what the environment is."""
+    python = find_python(prefix)
+    facts = json.loads(await _run_guest(prefix, python, "inspect_python.py", timeout_s=CHECK_TIMEOUT_S))
+    await _compile(prefix, python, [facts["library"], *facts["site_packages"]], progress)
+    progress(Progress("check", "reading what the environment offers"))
+    site_packages = [place.replace(os.sep, "/") for place in facts["site_packages"]]
+    with host_errors("The environment cannot be described"):
+        records = await asyncio.to_thread(prefix_records, prefix)
+        variables = await asyncio.to_thread(activation_variables, prefix)
+    return Environment(
+        key=key,
+        prefix=prefix,
+        python_version=facts["version"],
+        python=facts["python"],
+        modules=offered_modules(records, site_packages),
+        stdlib=frozenset(facts["stdlib"]),
+        packages=tuple(packages),
+        variables=variables,
+    )
+
+
+def find_python(prefix: Path) -> Path:
+    """Return the interpreter of a prefix.
+
+    Raises:
+        InstallError: there is none.
+    """
+    python = prefix / ("python.exe" if os.name == "nt" else "bin/python")
+    if not python.exists():
+        raise InstallError(
+            "The environment has no Python.", hint="Add `python` to the template's dependencies.", code="no-python"
+        )
+    return python
+
+
+async def _compile(prefix: Path, python: Path, places: Sequence[str], progress: ProgressCallback) -> None:
+    def show(line: str) -> None:
+        done, _, total = line.partition(" ")
+        progress(Progress("compile", "compiling bytecode", float(done), float(total), "files"))
+
+    directories = sorted({str(prefix / place) for place in places})
+    outermost = [path for path in directories if not any(path.startswith(other + os.sep) for other in directories)]
+    workers = str(os.cpu_count() or 1)
+    await _run_guest(
+        prefix, python, "compile_bytecode.py", workers, *outermost, timeout_s=COMPILE_TIMEOUT_S, on_line=show
+    )
+
+
+async def _run_guest(
+    prefix: Path,
+    python: Path,
+    script: str,
+    *args: str,
+    timeout_s: float,
+    on_line: Callable[[str], None] | None = None,
+) -> str:
+    """Run one of our guest modules with the environment's Python; return what it printed.
+
+    Raises:
+        InstallError: it failed, or took too long: then the environment does not work.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(str(python), "-I", "-S" if script == "compile_bytecode.py" else "-B", str(GUEST / script), *args),
+        env=_clean_environment(prefix),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None  # noqa: S101 - for mypy: PIPE was asked for
+    assert process.stderr is not None  # noqa: S101
+    lines: list[str] = []
+
+    async def read() -> None:
+        async for line in process.stdout:  # type: ignore[union-attr]
+            text = line.decode(errors="replace").rstrip("\n")
+            lines.append(text)
+            if on_line is not None:
+                on_line(text)
+
+    try:
+        async with asyncio.timeout(timeout_s):
+            errors, _ = await asyncio.gather(process.stderr.read(), read())
+            await process.wait()
+    except TimeoutError:
+        raise InstallError(f"The new environment's Python did not finish {script} in {timeout_s:.0f} s.") from None
+    finally:
+        _kill_group(process)
+        await asyncio.shield(process.wait())
+    if process.returncode:
+        raise InstallError(
+            "The new environment's Python does not work.",
+            details=errors.decode(errors="replace")[-2000:],
+            hint="Run `mcp-conda-run warmup` again; if it stays, run `mcp-conda-run clean --all` first.",
+            code="environment-broken",
+        )
+    return "\n".join(lines)
+
+
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None and sys.platform != "win32":
+        os.killpg(process.pid, 9)
+    elif process.returncode is None:
+        process.kill()
+
+
+def _clean_environment(prefix: Path) -> Mapping[str, str]:
+    kept = {name: os.environ[name] for name in ("SYSTEMROOT", "TEMP", "TMP", "TMPDIR") if name in os.environ}
+    return {**kept, "PATH": search_path(prefix), "LANG": "C.UTF-8", "HOME": str(prefix)}

@@ -1,0 +1,215 @@
+"""From a template and a plan to an environment: lock, solve, build, each done once for all callers.
+
+The only part of this room that `runtime.py` talks to. A build belongs to nobody: the callers who want the same set wait
+for the same task, and a caller who goes away does not stop it. `close` ends what is still going on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..conda import locking
+from ..conda.engine import Engine, SolveRequest, current_platform
+from ..errors import InstallError
+from ..models import Environment, LockedPackage, Plan, Progress, ProgressCallback
+from ..settings import Settings
+from .build import build_environment
+from .store import Store, environment_key
+from .templates import Template, find_template
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """An environment, and how it came about.
+
+    Attributes:
+        environment: ready to be used.
+        template: what it is based on.
+        added: the packages that it has and the template has not, or has in another version.
+        built: whether it had to be made now.
+        notes: what the user should know of how it was solved.
+    """
+
+    environment: Environment
+    template: Template
+    added: tuple[LockedPackage, ...] = ()
+    built: bool = False
+    notes: tuple[str, ...] = ()
+
+
+class Provisioner:
+    """Provides environments; one for each process and store."""
+
+    def __init__(self, settings: Settings, store: Store, engine: Engine) -> None:
+        self._settings = settings
+        self._store = store
+        self._engine = engine
+        self._platform = current_platform()
+        self._jobs: dict[str, _Job] = {}
+        self._known: dict[Path, tuple[int, Environment]] = {}
+
+    @property
+    def platform(self) -> str:
+        """Return conda's name of the platform that environments are made for."""
+        return self._platform
+
+    def template(self, name: str | None) -> Template:
+        """Return a template by name or path, with the configured channels.
+
+        Raises:
+            RequestError: there is none, or it cannot be used.
+        """
+        return find_template(name or self._settings.template, self._settings.channels)
+
+    async def base(self, template: Template, progress: ProgressCallback) -> Provided:
+        """Return the template's own environment: locked, installed and compiled now if it was not before.
+
+        Raises:
+            InstallError: it cannot be locked or installed.
+            HostError: the machine cannot do it.
+        """
+        ready = self._ready_base(template)
+        if ready is not None:
+            return Provided(ready, template)
+        lock = self.lock_path(template)
+
+        async def make(tell: ProgressCallback) -> Environment:
+            if not lock.exists():
+                await self.lock(template, [self._platform], lock, tell)
+            packages = locking.read_lock(lock, self._platform)
+            return await build_environment(self._store, self._engine, packages, progress=tell)
+
+        environment = await self._shared(f"template {lock.name}", make, progress)
+        return Provided(environment, template, built=True)
+
+    async def extended(self, base: Provided, plan: Plan, progress: ProgressCallback) -> Provided:
+        """Return an environment with the template's packages and those of the plan.
+
+        The template's versions are kept; where that cannot be, its specs are, and the notes say so.
+
+        Raises:
+            InstallError: there is no such set, or it cannot be installed.
+            HostError: the machine cannot do it.
+        """
+        packages, notes = await self._solve(base, plan, progress)
+        key = environment_key(packages)
+        before = {(package.name, package.url) for package in base.environment.packages}
+        added = tuple(package for package in packages if (package.name, package.url) not in before)
+        ready = self._store.load(key)
+        if ready is not None:
+            return Provided(ready, base.template, added, notes=notes)
+        kept = len(packages) - len(added)
+
+        async def make(tell: ProgressCallback) -> Environment:
+            cloned = base.environment if kept > len(added) else None
+            return await build_environment(self._store, self._engine, packages, base=cloned, progress=tell)
+
+        environment = await self._shared(f"environment {key}", make, progress)
+        return Provided(environment, base.template, added, built=True, notes=notes)
+
+    def lock_path(self, template: Template) -> Path:
+        """Return where the template's lock for this platform is, or would be."""
+        return self._store.locks / template.lock_name(self._platform)
+
+    async def lock(
+        self, template: Template, platforms: Sequence[str], output: Path, progress: ProgressCallback
+    ) -> None:
+        """Write the template's conda-lock.yml for these platforms."""
+        progress(Progress("lock", f"locking {template.name} for {', '.join(platforms)}"))
+        await locking.lock(template.path, template.channels, platforms, output, progress, settings=self._settings)
+
+    async def close(self) -> None:
+        """End every build that is still going on; nothing of them stays."""
+        jobs = list(self._jobs.values())
+        for job in jobs:
+            job.task.cancel()
+        await asyncio.gather(*(job.task for job in jobs), return_exceptions=True)
+
+    # --- solving --------------------------------------------------------------------------------------------------
+
+    async def _solve(
+        self, base: Provided, plan: Plan, progress: ProgressCallback
+    ) -> tuple[tuple[LockedPackage, ...], tuple[str, ...]]:
+        wanted = [package.spec for package in plan.packages if package.manager == "conda"]
+        if plan.python:
+            wanted.append(f"python {plan.python}")
+        channels = (*base.template.channels, *(name for name in plan.channels if name not in base.template.channels))
+        request = SolveRequest(
+            specs=[*base.template.specs, *wanted],
+            channels=channels,
+            platform=self._platform,
+            pinned=base.environment.packages,
+            exclude_newer=self._settings.exclude_newer,
+            offline=self._settings.offline,
+        )
+        question = _digest(request)
+        remembered = self._store.solution(question, self._settings.solution_max_age_s)
+        if remembered is not None:
+            return remembered, ()
+        progress(Progress("solve", f"solving for {', '.join(wanted)}"))
+        notes: tuple[str, ...] = ()
+        try:
+            packages = await self._engine.solve(request, progress)
+        except InstallError as error:
+            if error.code != "unsatisfiable":
+                raise
+            packages = await self._engine.solve(replace(request, pinned=()), progress)
+            notes = ("The template's own versions did not fit; other versions were solved for this run.",)
+        self._store.remember_solution(question, packages)
+        return packages, notes
+
+    # --- sharing --------------------------------------------------------------------------------------------------
+
+    def _ready_base(self, template: Template) -> Environment | None:
+        """Return the template's environment if it is ready; costs one `stat` when it was found before."""
+        lock = self.lock_path(template)
+        try:
+            stamp = lock.stat().st_mtime_ns
+        except OSError:
+            return None
+        known = self._known.get(lock)
+        if known is not None and known[0] == stamp and self._store.description(known[1].key).exists():
+            return known[1]
+        environment = self._store.load(environment_key(locking.read_lock(lock, self._platform)))
+        if environment is not None:
+            self._known[lock] = (stamp, environment)
+        return environment
+
+    async def _shared(
+        self, name: str, make: Callable[[ProgressCallback], Awaitable[Environment]], progress: ProgressCallback
+    ) -> Environment:
+        job = self._jobs.get(name)
+        if job is None:
+            job = self._jobs[name] = _Job(make)
+            job.task.add_done_callback(lambda _: self._jobs.pop(name, None))
+        job.listeners.append(progress)
+        try:
+            return await asyncio.shield(job.task)
+        finally:
+            job.listeners.remove(progress)
+
+
+class _Job:
+    """A build that several callers may wait for; each hears how it goes."""
+
+    def __init__(self, make: Callable[[ProgressCallback], Awaitable[Environment]]) -> None:
+        self.listeners: list[ProgressCallback] = []
+        self.task = asyncio.ensure_future(self._run(make))
+
+    async def _run(self, make: Callable[[ProgressCallback], Awaitable[Environment]]) -> Environment:
+        return await make(self._tell)
+
+    def _tell(self, progress: Progress) -> None:
+        for listener in list(self.listeners):
+            listener(progress)
+
+
+def _digest(request: SolveRequest) -> str:
+    pinned = environment_key(request.pinned)
+    question = [list(request.specs), list(request.channels), request.platform, pinned, request.exclude_newer]
+    return hashlib.sha256(json.dumps(question).encode()).hexdigest()[:32]

@@ -1,0 +1,316 @@
+"""What lies on disk, and who may touch it.
+
+One directory on one file system, so that hard links work between packages, environments and runs:
+
+    packages/  repodata/  index/    the engine's caches
+    locks/                          a template's conda-lock.yml
+    solutions/                      which packages a set of specs came to
+    envs/<key>  envs/<key>.json     an environment and its description, whose appearance is the READY marker
+    runs/<id>   scratch/<id>        a run's ephemeral prefix, as long a path as an environment's, and its writable files
+    owners/<id>.lock                held by a living process; what carries a dead owner's id is swept
+    trash/                          renamed out of the way, on its way to be removed
+
+Called by the other modules of this room and by `doctor` and `clean`. Never runs anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from ..errors import CondaRunError, HostError
+from ..models import Environment, LockedPackage
+from .trash import Trash
+
+FORMAT = 1
+"""Raised when the layout of an environment changes: old ones are then built again."""
+
+_POLL_S = 0.05
+
+
+def environment_key(packages: Iterable[LockedPackage]) -> str:
+    """Return the key of the environment that holds exactly these packages: 16 hexadecimal digits."""
+    rows = sorted(f"{package.url}#{package.sha256}" for package in packages)
+    return hashlib.sha256("\n".join([f"format {FORMAT}", *rows]).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def host_errors(what: str) -> Iterator[None]:
+    """Turn the operating system's refusals into one sentence with a hint.
+
+    Raises:
+        HostError: `disk-full`, `cache-read-only` or `broken-host`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise as_host_error(what, error) from error
+
+
+def as_host_error(what: str, error: OSError) -> HostError:
+    """Say which of the usual reasons an `OSError` is."""
+    reason = error.strerror or str(error)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return HostError(
+            f"{what}: the disk is full.",
+            hint="Free some space, or run `mcp-conda-run clean`, or set MCP_CONDA_RUN_CACHE_DIR to another disk.",
+            code="disk-full",
+        )
+    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return HostError(
+            f"{what}: {reason} ({error.filename}).",
+            hint="Make the cache directory writable, or set MCP_CONDA_RUN_CACHE_DIR to one that is.",
+            code="cache-read-only",
+        )
+    return HostError(f"{what}: {reason} ({error.filename}).")
+
+
+class Store:
+    """The cache directory. Make it, `open` it, and `close` it at the end of the process."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.packages = self.root / "packages"
+        self.repodata = self.root / "repodata"
+        self.index = self.root / "index"
+        self.locks = self.root / "locks"
+        self.solutions = self.root / "solutions"
+        self.envs = self.root / "envs"
+        self.runs = self.root / "runs"
+        self.scratch = self.root / "scratch"
+        self.owners = self.root / "owners"
+        self.trash = Trash(self.root / "trash")
+        self._owner = secrets.token_hex(4)
+        self._owner_lock: filelock.BaseFileLock | None = None
+
+    # --- the life of a process ------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the directories, register this process as an owner, and sweep what dead owners left.
+
+        Raises:
+            HostError: the cache directory cannot be made or written.
+        """
+        with host_errors("The cache directory cannot be used"):
+            for directory in (
+                *(self.packages, self.repodata, self.index, self.locks, self.solutions),
+                *(self.envs, self.runs, self.scratch, self.owners, self.trash.directory),
+            ):
+                directory.mkdir(parents=True, exist_ok=True)
+            self._owner_lock = self._lock(self.owners / f"{self._owner}.lock")
+            self._owner_lock.acquire(timeout=0)
+        self.sweep()
+
+    def close(self) -> None:
+        """Give up ownership; what this process's runs left is removed by the next sweep."""
+        if self._owner_lock is not None:
+            self._owner_lock.release()
+            (self.owners / f"{self._owner}.lock").unlink(missing_ok=True)
+            self._owner_lock = None
+
+    def new_run_id(self) -> str:
+        """Return a new run's id: 8 digits of this process and 8 random ones."""
+        return self._owner + secrets.token_hex(4)
+
+    def sweep(self) -> None:
+        """Remove half-made environments that nobody is making, and runs whose process is dead."""
+        for prefix in _directories(self.envs):
+            if not self.description(prefix.name).exists():
+                with self._if_free(self._build_lock(prefix.name)) as free:
+                    if free and not self.description(prefix.name).exists():
+                        self.trash.discard(prefix)
+        for directory in (*_directories(self.runs), *_directories(self.scratch)):
+            if self._owner_is_dead(directory.name[:8]):
+                self.trash.discard(directory)
+        self.trash.empty_in_background()
+
+    def _owner_is_dead(self, owner: str) -> bool:
+        if owner == self._owner:
+            return False
+        path = self.owners / f"{owner}.lock"
+        if not path.exists():
+            return True
+        with self._if_free(self._lock(path)) as free:
+            if free:
+                path.unlink(missing_ok=True)
+            return free
+
+    # --- environments ---------------------------------------------------------------------------------------------
+
+    def prefix(self, key: str) -> Path:
+        """Return where the environment of this key is, or would be."""
+        return self.envs / key
+
+    def description(self, key: str) -> Path:
+        """Return the path of an environment's `env.json`."""
+        return self.envs / f"{key}.json"
+
+    def load(self, key: str) -> Environment | None:
+        """Return the environment of this key if it is ready, else None; a damaged description counts as absent."""
+        try:
+            data = json.loads(self.description(key).read_bytes())
+            if data.pop("format") != FORMAT or not self.prefix(key).is_dir():
+                return None
+            data["packages"] = tuple(_locked_package(row) for row in data["packages"])
+            data["stdlib"] = frozenset(data["stdlib"])
+            return Environment(key=key, prefix=self.prefix(key), **data)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def publish(self, environment: Environment) -> None:
+        """Write `env.json`: from now on the environment exists."""
+        data = dataclasses.asdict(environment)
+        del data["key"], data["prefix"]
+        data["stdlib"] = sorted(environment.stdlib)
+        write_atomically(self.description(environment.key), json.dumps({"format": FORMAT, **data}, indent=1))
+
+    def forget(self, key: str) -> None:
+        """Remove an environment: first its description, then its files."""
+        self.description(key).unlink(missing_ok=True)
+        self.trash.discard(self.prefix(key))
+
+    @asynccontextmanager
+    async def building(self, key: str) -> AsyncIterator[None]:
+        """Be the only builder of this key, in all processes; wait for another one to finish."""
+        lock = self._build_lock(key)
+        while not _try_acquire(lock):  # noqa: ASYNC110 - another process holds it: there is no event to wait for
+            await asyncio.sleep(_POLL_S)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _build_lock(self, key: str) -> filelock.BaseFileLock:
+        return self._lock(self.envs / f".{key}.lock")
+
+    # --- solutions ------------------------------------------------------------------------------------------------
+
+    def solution(self, question: str, max_age_s: float) -> tuple[LockedPackage, ...] | None:
+        """Return what these specs came to if that was solved not too long ago."""
+        path = self.solutions / f"{question}.json"
+        try:
+            if time.time() - path.stat().st_mtime > max_age_s:
+                return None
+            return tuple(_locked_package(row) for row in json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def remember_solution(self, question: str, packages: Iterable[LockedPackage]) -> None:
+        """Keep what these specs came to."""
+        rows = [dataclasses.asdict(package) for package in packages]
+        write_atomically(self.solutions / f"{question}.json", json.dumps(rows))
+
+    # --- size and cleaning ----------------------------------------------------------------------------------------
+
+    def usage(self) -> dict[str, Usage]:
+        """Return how much each part holds; a file with several links counts once, where it is first met."""
+        seen: set[tuple[int, int]] = set()
+        parts = [self.packages, self.repodata, self.index, self.locks, self.solutions]
+        parts += [self.envs, self.runs, self.scratch, self.trash.directory]
+        return {part.name: _usage(part, seen) for part in parts}
+
+    def environments(self) -> list[Environment]:
+        """Return every ready environment."""
+        keys = sorted(path.stem for path in self.envs.glob("????????????????.json"))
+        return [environment for key in keys if (environment := self.load(key)) is not None]
+
+    # --- small things ---------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _lock(path: Path) -> filelock.BaseFileLock:
+        return filelock.FileLock(path, thread_local=False)
+
+    @staticmethod
+    @contextmanager
+    def _if_free(lock: filelock.BaseFileLock) -> Iterator[bool]:
+        free = _try_acquire(lock)
+        try:
+            yield free
+        finally:
+            if free:
+                lock.release()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Usage:
+    """How much a directory holds."""
+
+    files: int
+    size_bytes: int
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Make `path` hold `text`, or stay as it was.
+
+    Raises:
+        HostError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with host_errors(f"{path.name} cannot be written"):
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _locked_package(row: dict[str, Any]) -> LockedPackage:
+    return LockedPackage(**{**row, "depends": tuple(row["depends"])})
+
+
+def _try_acquire(lock: filelock.BaseFileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return False
+    except OSError as error:
+        raise as_host_error("A lock file cannot be written", error) from error
+    return True
+
+
+def _directories(parent: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(parent) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _usage(directory: Path, seen: set[tuple[int, int]]) -> Usage:
+    files = size = 0
+    stack = [os.fspath(directory)]
+    while stack:
+        try:
+            entries = list(os.scandir(stack.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                stack.append(entry.path)
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                files += 1
+                size += status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
+    return Usage(files, size)
+
+
+__all__ = ["CondaRunError", "Store", "Usage", "environment_key", "host_errors", "write_atomically"]
