@@ -1,7 +1,7 @@
 """From a request to source text: what is to run, read and checked before anything else happens.
 
-Called by `runtime.py` first of all. Files are opened as hostile ones: nothing outside the mounts is read, and no pipe or
-device can make the server wait.
+Called by `runtime.py` first of all. Files are opened as hostile ones: nothing outside the mounts is read, and no pipe
+or device can make the server wait.
 """
 
 from __future__ import annotations
@@ -127,12 +127,12 @@ def _read_file(name: str, mount: Mount, relative: str, max_bytes: int) -> bytes:
         ) from None
     except OSError as error:
         raise RequestError(f"The file {name} cannot be opened: {error.strerror}.", code="bad-file") from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise RequestError(f"{name} is {kind}.", hint="Name a Python file.", code="bad-file")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if stat.S_ISDIR(status.st_mode):
-            raise RequestError(f"{name} is a directory.", hint="Name a Python file.", code="bad-file")
-        if not stat.S_ISREG(status.st_mode):
-            raise RequestError(f"{name} is not a regular file.", hint="Name a Python file.", code="bad-file")
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise RequestError(

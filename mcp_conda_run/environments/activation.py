@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 SCRIPT_TIMEOUT_S = 30
 MAX_VARIABLE_BYTES = 32 * 1024
-_SHELL = 'set -a; for script in "$@"; do . "$script" >/dev/null 2>&1 || :; done; exec env -0'
+_SHELL = 'env=$1; shift; for script in "$@"; do . "$script" >/dev/null 2>&1 || :; done; exec "$env" -0'
 _NOT_TAKEN = frozenset({"PATH", "PWD", "OLDPWD", "SHLVL", "_", "HOME", "LD_PRELOAD", "LD_LIBRARY_PATH"})
 
 
@@ -34,9 +34,8 @@ def activation_variables(prefix: Path) -> dict[str, str]:
     variables = {"CONDA_PREFIX": str(prefix), "CONDA_DEFAULT_ENV": str(prefix), "CONDA_SHLVL": "1"}
     variables |= _declared(prefix)
     scripts = sorted((prefix / "etc/conda/activate.d").glob("*.sh"))
-    shell = shutil.which("bash") or shutil.which("sh")
-    if scripts and shell and os.name == "posix":
-        variables |= _sourced(shell, scripts, variables | {"PATH": search_path(prefix), "HOME": str(prefix)})
+    if scripts and os.name == "posix":
+        variables |= _sourced(scripts, variables | {"PATH": search_path(prefix), "HOME": str(prefix)})
     return {name: value for name, value in variables.items() if len(value) <= MAX_VARIABLE_BYTES}
 
 
@@ -53,10 +52,11 @@ def _declared(prefix: Path) -> dict[str, str]:
     return found
 
 
-def _sourced(shell: str, scripts: list[Path], variables: dict[str, str]) -> dict[str, str]:
+def _sourced(scripts: list[Path], variables: dict[str, str]) -> dict[str, str]:
+    shell = shutil.which("bash") or "/bin/sh"
     try:
         done = subprocess.run(
-            [shell, "-c", _SHELL, shell, *map(str, scripts)],
+            [shell, "-c", _SHELL, shell, shutil.which("env") or "/usr/bin/env", *map(str, scripts)],
             env=variables,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -51,7 +51,7 @@ def _module_path(file: str, site_packages: Iterable[str]) -> str:
             inside = file[len(directory) + 1 :]
             folder, _, name = inside.rpartition("/")
             stem, dot, suffix = name.partition(".")
-            if not dot or suffix != "py" and not suffix.endswith(("so", "pyd")):
+            if not dot or (suffix != "py" and not suffix.endswith(("so", "pyd"))):
                 return ""
             return f"{folder}/{stem}" if folder else stem
     return ""

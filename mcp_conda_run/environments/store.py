@@ -30,7 +30,7 @@ from typing import Any
 
 import filelock
 
-from ..errors import CondaRunError, HostError
+from ..errors import HostError
 from ..models import Environment, LockedPackage
 from .trash import Trash
 
@@ -126,15 +126,26 @@ class Store:
 
     def sweep(self) -> None:
         """Remove half-made environments that nobody is making, and runs whose process is dead."""
-        for prefix in _directories(self.envs):
-            if not self.description(prefix.name).exists():
-                with self._if_free(self._build_lock(prefix.name)) as free:
-                    if free and not self.description(prefix.name).exists():
-                        self.trash.discard(prefix)
-        for directory in (*_directories(self.runs), *_directories(self.scratch)):
-            if self._owner_is_dead(directory.name[:8]):
-                self.trash.discard(directory)
+        for directory in self.leftovers():
+            self.trash.discard(directory)
         self.trash.empty_in_background()
+
+    def leftovers(self) -> list[Path]:
+        """Return what a sweep would remove."""
+        half_made = [prefix for prefix in _directories(self.envs) if self._is_half_made(prefix.name)]
+        runs = [*_directories(self.runs), *_directories(self.scratch)]
+        return half_made + [directory for directory in runs if self._owner_is_dead(directory.name[:8])]
+
+    def other_owners(self) -> list[str]:
+        """Return the other living processes that have this store open."""
+        names = [path.stem for path in self.owners.glob("*.lock")]
+        return [name for name in names if name != self._owner and not self._owner_is_dead(name)]
+
+    def _is_half_made(self, key: str) -> bool:
+        if self.description(key).exists():
+            return False
+        with self._if_free(self._build_lock(key)) as free:
+            return free and not self.description(key).exists()
 
     def _owner_is_dead(self, owner: str) -> bool:
         if owner == self._owner:
@@ -311,6 +322,3 @@ def _usage(directory: Path, seen: set[tuple[int, int]]) -> Usage:
                 files += 1
                 size += status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
     return Usage(files, size)
-
-
-__all__ = ["CondaRunError", "Store", "Usage", "environment_key", "host_errors", "write_atomically"]

@@ -35,7 +35,7 @@ def compile_batch(paths: "list[str]") -> int:
             py_compile.compile(
                 path, doraise=True, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
             )
-        except Exception:  # noqa: PERF203, S112 - any source may be broken in any way
+        except Exception:  # noqa: S112 - any source may be broken in any way
             continue
     return len(paths)
 

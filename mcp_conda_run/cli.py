@@ -1,0 +1,359 @@
+"""The command line: each command parses, calls one room, prints. Heavy imports stay inside the commands.
+
+Standard output belongs to results (and, under `stdio`, to the protocol); everything else goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+
+import typer
+
+from . import __version__
+from .errors import CondaRunError, InstallError, RequestError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from .models import Plan, RunRequest, RunResult
+    from .settings import Settings
+    from .terminal import Display
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="mcp-conda-run",
+    help="Run Python code for scientific agents, each run in its own ephemeral conda prefix.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EXIT_REQUEST, EXIT_INSTALL, EXIT_HOST = 2, 3, 4
+EXIT_TIMEOUT, EXIT_KILLED, EXIT_INTERRUPTED = 124, 137, 130
+
+PathOption = Annotated[Path | None, typer.Option("--path", help="Host directory that runs see at --mount.")]
+MountOption = Annotated[str | None, typer.Option("--mount", help="Where runs see --path [default: /working].")]
+TemplateOption = Annotated[str | None, typer.Option("--template", help="A template's name or an environment.yml.")]
+WithOption = Annotated[
+    list[str] | None, typer.Option("--with", help="A further package, as a match spec (gdal>=3.8); repeatable.")
+]
+PythonOption = Annotated[str | None, typer.Option("--python", help="A Python version, such as 3.12.")]
+CodeOption = Annotated[str | None, typer.Option("-c", "--code", help="Python code to run.")]
+FileArgument = Annotated[str | None, typer.Argument(help="A Python file; - for standard input.", metavar="FILE")]
+ArgsArgument = Annotated[list[str] | None, typer.Argument(help="Arguments of the file.", metavar="ARGS")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")]
+TimeoutOption = Annotated[float | None, typer.Option("--timeout", help="Wall time of the run, in seconds.")]
+NetworkOption = Annotated[str | None, typer.Option("--network", help="full, none, or host[:port],...")]
+IsolationOption = Annotated[str | None, typer.Option("--isolation", help="auto, strict or none.")]
+OfflineOption = Annotated[bool | None, typer.Option("--offline", help="Never fetch anything.")]
+HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+PortOption = Annotated[int, typer.Option("--port", help="Port to listen on.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "warning",
+) -> None:
+    """Set up what all commands share."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    level = logging.getLevelNamesMapping().get(log_level.upper())
+    if level is None:
+        raise typer.BadParameter(f"{log_level!r} is no log level", param_hint="--log-level")
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+@app.command()
+def run(
+    file: FileArgument = None,
+    args: ArgsArgument = None,
+    code: CodeOption = None,
+    with_: WithOption = None,
+    python: PythonOption = None,
+    template: TemplateOption = None,
+    path: PathOption = None,
+    mount: MountOption = None,
+    timeout: TimeoutOption = None,
+    network: NetworkOption = None,
+    isolation: IsolationOption = None,
+    offline: OfflineOption = None,
+    figures: Annotated[Path | None, typer.Option("--figures", help="Directory to save open figures in.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a file or code in its own ephemeral prefix, then delete the prefix.
+
+    The exit code is the code's own; 124 after the time-out, 137 when a limit ended it, 3 when packages could not be
+    installed, 2 when the request is wrong, 4 when this machine cannot do it.
+    """
+    from .models import RunRequest
+
+    settings = _settings(
+        path=_mounted(path, file), mount=mount, template=template, isolation=isolation, offline=offline
+    )
+    request = RunRequest(
+        **_what(file, code),
+        args=tuple(args or ()),
+        packages=tuple(with_ or ()),
+        python=python,
+        timeout_s=timeout,
+        network=network,
+    )
+    result = _run(settings, request)
+    if as_json:
+        from .serialize import result_document
+
+        typer.echo(json.dumps(result_document(result), indent=2))
+    else:
+        _show(result, figures)
+    raise typer.Exit(_exit_code(result))
+
+
+@app.command()
+def plan(
+    file: FileArgument = None,
+    code: CodeOption = None,
+    with_: WithOption = None,
+    python: PythonOption = None,
+    template: TemplateOption = None,
+    path: PathOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a run would install, and why; install nothing."""
+    from .models import RunRequest
+
+    settings = _settings(path=_mounted(path, file), template=template)
+    request = RunRequest(**_what(file, code), packages=tuple(with_ or ()), python=python)
+    made = _plan(settings, request)
+    if as_json:
+        from .serialize import plan_document
+
+        typer.echo(json.dumps(plan_document(made), indent=2))
+        return
+    if not made.packages and not made.unknown:
+        typer.echo("Nothing to install: the template has all that the code imports.")
+    for package in made.packages:
+        typer.echo(f"{package.spec}  ({package.manager}, {package.decision}): {package.reason}")
+    for unknown in made.unknown:
+        names = ", ".join(candidate.name for candidate in unknown.candidates) or "none"
+        typer.echo(f"? {unknown.import_name}: {unknown.reason} Candidates: {names}")
+    for note in made.notes:
+        typer.echo(f"note: {note}")
+
+
+@app.command()
+def warmup(
+    template: TemplateOption = None,
+    all_platforms: Annotated[
+        bool, typer.Option("--all-platforms", help="Also lock for linux-64, osx-arm64 and win-64.")
+    ] = False,
+    offline: OfflineOption = None,
+) -> None:
+    """Lock, install and check a template's environment, so that runs start at once."""
+    from .warmup import warm_up
+
+    settings = _settings(template=template, offline=offline)
+    with _display() as progress:
+        report = _asyncio_run(warm_up(settings, all_platforms=all_platforms, progress=progress))
+    for line in report:
+        typer.echo(line)
+
+
+@app.command()
+def stdio(
+    path: PathOption = None,
+    mount: MountOption = None,
+    template: TemplateOption = None,
+    isolation: IsolationOption = None,
+    offline: OfflineOption = None,
+) -> None:
+    """Serve MCP on standard input and output."""
+    settings = _settings(path=path, mount=mount, template=template, isolation=isolation, offline=offline)
+    from .server.stdio import serve
+
+    raise typer.Exit(serve(settings))
+
+
+@app.command()
+def sse(
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 3001,
+    path: PathOption = None,
+    mount: MountOption = None,
+    template: TemplateOption = None,
+    isolation: IsolationOption = None,
+) -> None:
+    """Serve MCP over HTTP with server-sent events at /sse (and streamable HTTP at /mcp)."""
+    _serve_http(_settings(path=path, mount=mount, template=template, isolation=isolation), host, port)
+
+
+@app.command()
+def http(
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 3001,
+    path: PathOption = None,
+    mount: MountOption = None,
+    template: TemplateOption = None,
+    isolation: IsolationOption = None,
+) -> None:
+    """Serve MCP over streamable HTTP at /mcp (and server-sent events at /sse)."""
+    _serve_http(_settings(path=path, mount=mount, template=template, isolation=isolation), host, port)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this machine and this configuration can do: engine, isolation, templates, cache."""
+    from .doctor import examine
+
+    report = examine(_settings())
+    if as_json:
+        typer.echo(json.dumps([vars_of.as_document() for vars_of in report], indent=2))
+    else:
+        for finding in report:
+            typer.echo(finding.as_line())
+    raise typer.Exit(EXIT_HOST if any(finding.is_problem for finding in report) else 0)
+
+
+@app.command()
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also delete environments, locks and downloaded packages.")
+    ] = False,
+) -> None:
+    """Delete what dead processes left behind; with --all, everything."""
+    from .environments.clean import clean_store
+
+    for line in clean_store(_settings(), everything=everything, dry_run=dry_run):
+        typer.echo(line)
+
+
+# --- small steps ------------------------------------------------------------------------------------------------------
+
+
+def _settings(**command_line: object) -> Settings:
+    from .settings import load_settings
+
+    return load_settings(**command_line)
+
+
+def _serve_http(settings: Settings, host: str, port: int) -> NoReturn:
+    from .server.http import serve
+
+    raise typer.Exit(serve(settings, host=host, port=port))
+
+
+def _what(file: str | None, code: str | None) -> dict[str, str]:
+    """Return the request's `code` or `file`, reading standard input for `-`."""
+    if (file is None) == (code is None):
+        raise RequestError("Give a file, or code with -c.", hint="See `mcp-conda-run run --help`.", code="no-code")
+    if file == "-":
+        try:
+            return {"code": sys.stdin.buffer.read().decode()}
+        except UnicodeDecodeError as error:
+            raise RequestError(f"Standard input is not UTF-8: {error}.", code="bad-code") from None
+    return {"code": code} if code is not None else {"file": str(file)}
+
+
+def _mounted(path: Path | None, file: str | None) -> Path | None:
+    """Return the directory to mount: the one given, else the file's own."""
+    if path is not None or file is None or file == "-" or not Path(file).exists():
+        return path
+    return Path(file).absolute().parent
+
+
+def _run(settings: Settings, request: RunRequest) -> RunResult:
+    from .runtime import Runtime
+
+    async def go() -> RunResult:
+        async with Runtime(settings) as runtime:
+            return await runtime.run(request, progress)
+
+    with _display() as progress:
+        return _asyncio_run(go())
+
+
+def _plan(settings: Settings, request: RunRequest) -> Plan:
+    from .runtime import Runtime
+
+    async def go() -> Plan:
+        async with Runtime(settings) as runtime:
+            return await runtime.plan(request, progress)
+
+    with _display() as progress:
+        return _asyncio_run(go())
+
+
+def _show(result: RunResult, figures: Path | None) -> None:
+    """Print a result as a script would have printed it; what is about the run goes to standard error."""
+    sys.stdout.write(result.stdout)
+    sys.stdout.flush()
+    sys.stderr.write(result.stderr)
+    if result.value is not None:
+        typer.echo(result.value.text)
+    if result.error is not None:
+        typer.echo(result.error.traceback or f"{result.error.type}: {result.error.message}", err=True)
+        if result.error.hint:
+            typer.echo(result.error.hint, err=True)
+    for package in result.packages:
+        typer.echo(f"added {package.name} {package.version} from {package.channel}: {package.reason}", err=True)
+    for unknown in result.unknown_imports:
+        names = ", ".join(candidate.name for candidate in unknown.candidates) or "none"
+        typer.echo(f"unknown import {unknown.import_name}: {unknown.reason} Candidates: {names}", err=True)
+    for note in result.notes:
+        typer.echo(f"note: {note}", err=True)
+    if figures is not None:
+        figures.mkdir(parents=True, exist_ok=True)
+        for number, figure in enumerate(result.figures, 1):
+            target = figures / f"figure-{number}.png"
+            target.write_bytes(figure.data)
+            typer.echo(f"saved {target}", err=True)
+    elif result.figures:
+        typer.echo(f"{len(result.figures)} open figure(s); save them with --figures DIR", err=True)
+
+
+def _exit_code(result: RunResult) -> int:
+    own = result.exit_code if result.exit_code is not None else 1
+    return {
+        "success": 0,
+        "install-error": EXIT_INSTALL,
+        "timeout": EXIT_TIMEOUT,
+        "killed": EXIT_KILLED,
+        "cancelled": EXIT_INTERRUPTED,
+    }.get(result.status, own or 1)
+
+
+def _asyncio_run(work: Coroutine[object, object, T]) -> T:
+    import asyncio
+
+    return asyncio.run(work)
+
+
+def _display() -> Display:
+    from .terminal import progress_display
+
+    return progress_display()
+
+
+def main() -> NoReturn:
+    """Run the command line; every error of ours ends in one sentence with a hint."""
+    try:
+        app(standalone_mode=True)
+    except CondaRunError as error:
+        typer.echo(f"mcp-conda-run: {error}", err=True)
+        sys.exit(EXIT_REQUEST if isinstance(error, RequestError | SettingsError) else _failure(error))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(0)
+
+
+def _failure(error: CondaRunError) -> int:
+    return EXIT_INSTALL if isinstance(error, InstallError) else EXIT_HOST

@@ -1,0 +1,103 @@
+"""The `doctor` command: what this machine and this configuration can do, and what to do about what they cannot.
+
+Every line is looked up or tried, never assumed.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from . import __version__
+from .conda.choose import make_engine
+from .conda.engine import current_platform
+from .environments.store import Store
+from .environments.templates import find_template, shipped_templates
+from .errors import CondaRunError
+from .sandbox.choose import make_tier
+from .settings import Settings, config_file
+from .terminal import size
+
+LITTLE_SPACE_BYTES = 5e9
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        topic: such as `engine`.
+        text: what was found.
+        hint: what to do about it; empty if it is well.
+        is_problem: whether runs cannot work like this.
+    """
+
+    topic: str
+    text: str
+    hint: str = ""
+    is_problem: bool = False
+
+    def as_line(self) -> str:
+        """Return the finding for a person."""
+        mark = "FAIL" if self.is_problem else "note" if self.hint else "ok"
+        return f"{mark:4} {self.topic}: {self.text}" + (f"\n     {self.hint}" if self.hint else "")
+
+    def as_document(self) -> dict[str, object]:
+        """Return the finding for a machine."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything; a part that fails becomes a finding, not an exception."""
+    return list(_findings(settings))
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    yield Finding("version", f"mcp-conda-run {__version__}, Python {platform.python_version()} on {sys.platform}")
+    used = "read" if config_file().exists() else "absent"
+    yield Finding("settings", f"{config_file()} ({used})")
+    for look in (_platform, _engine, _isolation, _templates, _cache):
+        try:
+            yield from look(settings)
+        except CondaRunError as error:
+            yield Finding(look.__name__.strip("_"), error.message, error.hint, is_problem=True)
+
+
+def _platform(_: Settings) -> Iterator[Finding]:
+    yield Finding("platform", current_platform())
+
+
+def _engine(settings: Settings) -> Iterator[Finding]:
+    engine, reason = make_engine(settings)
+    yield Finding("engine", f"{engine.name} {engine.version()} ({reason})")
+
+
+def _isolation(settings: Settings) -> Iterator[Finding]:
+    tier, reason = make_tier(settings)
+    yield Finding("isolation", f"tier {tier.name} ({reason})")
+
+
+def _templates(settings: Settings) -> Iterator[Finding]:
+    yield Finding("templates", ", ".join(sorted(shipped_templates())) or "none", is_problem=not shipped_templates())
+    template = find_template(settings.template, settings.channels)
+    yield Finding("template", f"{template.name} ({template.path}), channels {', '.join(template.channels)}")
+
+
+def _cache(settings: Settings) -> Iterator[Finding]:
+    store = Store(settings.cache_dir)
+    store.open()
+    try:
+        usage = store.usage()
+        environments = store.environments()
+    finally:
+        store.close()
+    total = sum(part.size_bytes for part in usage.values())
+    yield Finding("cache", f"{store.root}: {size(total)}, {len(environments)} environment(s) ready")
+    for name, part in usage.items():
+        yield Finding(f"cache/{name}", f"{part.files} files, {size(part.size_bytes)}")
+    free = shutil.disk_usage(store.root).free
+    hint = "Free some space, or run `mcp-conda-run clean --all`." if free < LITTLE_SPACE_BYTES else ""
+    yield Finding("disk", f"{size(free)} free", hint)

@@ -1,0 +1,67 @@
+"""The `warmup` command: make a template's environment ready, then prove it with a real run.
+
+The proof is a run of code that imports what the template promises, through the same path as any other run.
+"""
+
+from __future__ import annotations
+
+from .environments.provision import Provided
+from .errors import InstallError
+from .models import Progress, ProgressCallback, RunRequest, Status
+from .runtime import Runtime
+from .settings import Settings
+
+ALL_PLATFORMS = ("linux-64", "osx-arm64", "win-64")
+
+
+async def warm_up(settings: Settings, *, all_platforms: bool, progress: ProgressCallback) -> list[str]:
+    """Make the configured template ready; return what was done, a line each.
+
+    Raises:
+        CondaRunError: it cannot be made ready, or what was made does not work.
+    """
+    lines = []
+    async with Runtime(settings) as runtime:
+        provided = await runtime.warmup(None, progress)
+        if all_platforms:
+            output = runtime.provisioner.lock_path(provided.template).with_suffix(".all.yml")
+            await runtime.provisioner.lock(provided.template, ALL_PLATFORMS, output, progress)
+            lines.append(f"Locked for {', '.join(ALL_PLATFORMS)}: {output}")
+        environment = provided.environment
+        if provided.built:
+            lines.append(await _check(runtime, provided, progress))
+        state = "is ready" if provided.built else "was ready already"
+        lines.append(
+            f"The template {provided.template.name} {state}: Python {environment.python_version}, "
+            f"{len(environment.packages)} packages, {environment.prefix}"
+        )
+    return lines
+
+
+async def _check(runtime: Runtime, provided: Provided, progress: ProgressCallback) -> str:
+    """Run code that imports every package that the template names."""
+    progress(Progress("check", "running a first program"))
+    modules = promised_modules(provided)
+    code = "\n".join([*(f"import {module}" for module in modules), f"{len(modules)}"])
+    result = await runtime.run(RunRequest(code=code, template=str(provided.template.path)), progress)
+    if result.status is not Status.SUCCESS:
+        runtime.forget(provided)
+        why = result.error.message if result.error is not None else result.status
+        raise InstallError(
+            f"The new environment does not work: {why}.",
+            details=result.error.traceback if result.error is not None else "",
+            hint="Run `mcp-conda-run warmup` again; if it stays, check the template's packages.",
+            code="environment-broken",
+        )
+    return f"A first program imported {', '.join(modules) or 'nothing'} in {result.timings_ms['run']:.0f} ms."
+
+
+def promised_modules(provided: Provided) -> list[str]:
+    """Return the top-level modules of the packages that the template's specs name."""
+    named = {spec.split()[0].split("=")[0].split(">")[0].split("<")[0] for spec in provided.template.specs}
+    environment = provided.environment
+    return sorted(
+        module
+        for module, package in environment.modules.items()
+        if package in named and "." not in module and not module.startswith("_")
+    )

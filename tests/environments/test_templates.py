@@ -1,0 +1,74 @@
+"""Templates: found, read, and refused with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcp_conda_run.environments.templates import MAX_TEMPLATE_BYTES, find_template, read_template, shipped_templates
+from mcp_conda_run.errors import RequestError
+
+
+def test_the_base_template_is_shipped():
+    assert "base" in shipped_templates()
+
+
+def test_every_shipped_template_can_be_read():
+    for name in shipped_templates():
+        assert any(spec.startswith("python") for spec in find_template(name).specs)
+
+
+def test_configured_channels_replace_the_templates_own():
+    assert find_template("base", ("file:///local",)).channels == ("file:///local",)
+
+
+def test_a_template_may_be_a_path(tmp_path: Path):
+    path = tmp_path / "mine.yml"
+    path.write_text("channels: [conda-forge]\ndependencies: [python, 'gdal >=3.8']\n")
+    assert find_template(str(path)).specs == ("python", "gdal >=3.8")
+
+
+def test_another_content_gets_another_lock(tmp_path: Path):
+    path = tmp_path / "mine.yml"
+    path.write_text("dependencies: [python]\n")
+    first = read_template(path).lock_name("linux-64")
+    path.write_text("dependencies: [python, numpy]\n")
+    assert read_template(path).lock_name("linux-64") != first
+
+
+def test_an_unknown_template_is_refused_with_those_that_exist():
+    with pytest.raises(RequestError, match="no template 'nope'") as caught:
+        find_template("nope")
+    assert "base" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("- just\n- a list\n", "not a mapping"),
+        ("dependencies: []\n", "no dependencies"),
+        ("channels: [conda-forge]\n", "no dependencies"),
+        ("dependencies: [python, {pip: [x]}]\n", "`pip:` section"),
+        ("dependencies: [python, 3]\n", "not a list of strings"),
+        ("dependencies: ['--evil']\n", "is no dependencie"),
+        ("dependencies: [python]\nchannels: conda-forge\n", "not a list of strings"),
+        ("a: &a [1]\ndependencies: *a\n", "anchors"),
+        ("dependencies: [python\n", "not YAML"),
+        ("!!python/object/apply:os.system ['true']\n", "not YAML"),
+        ("{" * 10_000, "not YAML"),
+        ("#" * (MAX_TEMPLATE_BYTES + 1), "larger than"),
+    ],
+)
+def test_a_template_that_is_none_is_refused_with_the_reason(tmp_path: Path, content: str, why: str):
+    path = tmp_path / "bad.yml"
+    path.write_text(content)
+    with pytest.raises(RequestError, match=why):
+        read_template(path)
+
+
+def test_a_template_that_is_no_text_is_refused(tmp_path: Path):
+    path = tmp_path / "bad.yml"
+    path.write_bytes(b"\xff\xfe\x00dependencies")
+    with pytest.raises(RequestError, match="cannot be used"):
+        read_template(path)
