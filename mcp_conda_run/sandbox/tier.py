@@ -51,7 +51,8 @@ class Process(Protocol):
 
     Attributes:
         control: the host's end of the stream socket to the guest.
-        stdout, stderr: file descriptors to read; end of file when the last process of the run is gone.
+        stdout, stderr: file descriptors to read; end of file when the last process of the run is gone. The tier closes
+            them at the end of the context; who wants to own one duplicates it.
         paths: for each mount, where the run sees it: equal to the mount's target where mounts are real, else the host's
             path (then the guest maps constant strings).
         scratch: the run's own writable directory, as the run sees it.
@@ -83,3 +84,6 @@ class Tier(Protocol):
         Raises:
             HostError: the machine cannot do it now (no memory, no descriptors, a full disk).
         """
+
+    def close(self) -> None:
+        """Give up what the tier keeps between runs; runs that are under way go on to their end. Safe to call again."""
