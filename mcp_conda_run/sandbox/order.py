@@ -1,0 +1,115 @@
+"""What the server tells the spawner to start: plain data, and how it travels.
+
+An order goes over a stream socket as 8 bytes of length, JSON, and the run's descriptors with the first byte. Standard
+library only, as everything that the spawner's process imports.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HEADER = struct.Struct(">Q")
+MAX_ORDER_BYTES = 16 * 1024 * 1024
+
+CONTROL_FD = 3
+"""The number of the control socket in the guest: its `argv[1]`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What the keeper watches over. 0 means no bound of that kind.
+
+    Attributes:
+        memory_bytes: of all processes together, shared memory included.
+        processes: processes and threads together.
+        cpu_s: CPU time of all processes together.
+        disk_bytes: what the run wrote below `disk_places`.
+        disk_places: directories.
+    """
+
+    memory_bytes: int = 0
+    processes: int = 0
+    cpu_s: float = 0
+    disk_bytes: int = 0
+    disk_places: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One process to start.
+
+    Attributes:
+        argv: the program, by its path, and its arguments.
+        environ: all of its environment variables.
+        cwd: its working directory.
+        rlimits: for each `RLIMIT_` name without the prefix, the soft and the hard bound.
+        bounds: what the keeper watches over.
+    """
+
+    argv: Sequence[str]
+    environ: Mapping[str, str]
+    cwd: str
+    rlimits: Mapping[str, tuple[int, int]]
+    bounds: Bounds
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Descriptors:
+    """The descriptors that travel with an order; the process's ends of the run's channels.
+
+    Attributes:
+        control: becomes the guest's control socket.
+        stdout, stderr: become its standard output and standard error.
+        lifeline: stays with the keeper: it reports here, and its end of file is the order to kill.
+    """
+
+    control: int
+    stdout: int
+    stderr: int
+    lifeline: int
+
+    def close(self) -> None:
+        """Close all of them."""
+        for descriptor in (self.control, self.stdout, self.stderr, self.lifeline):
+            os.close(descriptor)
+
+
+def send_order(channel: socket.socket, order: Order, descriptors: Descriptors) -> None:
+    """Send an order with its descriptors.
+
+    Raises:
+        OSError: nobody is there to take it.
+    """
+    payload = json.dumps(dataclasses.asdict(order)).encode("ascii")
+    message = HEADER.pack(len(payload)) + payload
+    sent = socket.send_fds(channel, [message], list(dataclasses.astuple(descriptors)))
+    channel.sendall(message[sent:])
+
+
+def receive_order(channel: socket.socket) -> tuple[Order, Descriptors] | None:
+    """Wait for the next order; None when the server is gone."""
+    data, descriptors, _, _ = socket.recv_fds(channel, HEADER.size, 4)
+    if not data:
+        return None
+    header = data + _receive(channel, HEADER.size - len(data))
+    (length,) = HEADER.unpack(header)
+    fields: dict[str, Any] = json.loads(_receive(channel, length))
+    fields["bounds"] = Bounds(**fields["bounds"])
+    return Order(**fields), Descriptors(*descriptors)
+
+
+def _receive(channel: socket.socket, length: int) -> bytes:
+    parts = []
+    while length:
+        part = channel.recv(min(length, 1 << 20))
+        if not part:
+            raise EOFError("the server is gone")
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)

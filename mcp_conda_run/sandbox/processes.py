@@ -1,0 +1,201 @@
+"""The processes below a process: which they are, what they use, and how to end them all.
+
+For keepers, which have only the standard library. On Linux from /proc; elsewhere from ps(1).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+LINUX = sys.platform == "linux"
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+GIVE_UP_S = 2.0
+"""How long processes may resist; a kill(2) of our own processes does not fail, but others' (setuid) may not be ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What processes use together: memory in bytes, processes and threads, CPU time in seconds."""
+
+    memory_bytes: int = 0
+    processes: int = 0
+    cpu_s: float = 0.0
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below `pid`, without itself, parents first."""
+    children_of = _children if _KERNEL_LISTS_CHILDREN else _children_by_scan()
+    found = children_of(pid)
+    for child in found:
+        found.extend(children_of(child))
+    return found
+
+
+_KERNEL_LISTS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # CONFIG_PROC_CHILDREN
+
+
+def _children(pid: int) -> list[int]:
+    """Return the children of all threads of a process (proc_pid_task_children(5))."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+                found.extend(map(int, file.read().split()))
+    except OSError:
+        pass  # it has just ended
+    return found
+
+
+def _children_by_scan() -> Callable[[int], list[int]]:
+    children: dict[int, list[int]] = {}
+    for child, parent in _parents_linux().items() if LINUX else _parents_ps().items():
+        children.setdefault(parent, []).append(child)
+    return lambda pid: children.get(pid, [])
+
+
+def _parents_linux() -> dict[int, int]:
+    stats = {int(name): _stat(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+    return {pid: int(fields[1]) for pid, fields in stats.items() if fields}
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the third on (proc_pid_stat(5)); the second may hold anything."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="latin-1") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _parents_ps() -> dict[int, int]:
+    done = subprocess.run(["/bin/ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False)
+    rows = (line.split() for line in done.stdout.splitlines())
+    return {int(pid): int(parent) for pid, parent in rows}
+
+
+def used(pids: Iterable[int]) -> Used:
+    """Return what these processes use; those that are gone count nothing."""
+    memory = processes = 0
+    cpu = 0.0
+    for pid in pids:
+        one = _used_linux(pid) if LINUX else _used_ps(pid)
+        memory, processes, cpu = memory + one.memory_bytes, processes + one.processes, cpu + one.cpu_s
+    return Used(memory, processes, cpu)
+
+
+def _used_linux(pid: int) -> Used:
+    """Count resident anonymous and shared memory, not the pages of files: those the kernel can drop."""
+    stat = _stat(pid)
+    try:
+        with open(f"/proc/{pid}/status", encoding="latin-1") as file:
+            rows = dict(line.split(":", 1) for line in file)
+    except (OSError, ValueError):
+        return Used()
+    kibibytes = sum(int(rows[name].split()[0]) for name in ("RssAnon", "RssShmem") if name in rows)
+    cpu = sum(map(int, stat[11:15])) / TICKS if stat else 0.0
+    return Used(kibibytes * 1024, int(rows.get("Threads", "0")), cpu)
+
+
+def _used_ps(pid: int) -> Used:
+    done = subprocess.run(["/bin/ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    kibibytes = done.stdout.strip()
+    return Used(int(kibibytes) * 1024, 1) if kibibytes.isdigit() else Used()
+
+
+def proportional_memory(pids: Iterable[int]) -> int:
+    """Return the memory of these processes with every shared page counted once, in bytes.
+
+    Dear (the kernel walks the page tables), so only asked for when the cheap sum looks too large: forked processes
+    share most of what they seem to have.
+    """
+    total = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/smaps_rollup", encoding="latin-1") as file:
+                rows = dict(line.split(":", 1) for line in file.readlines()[1:])
+        except (OSError, ValueError):
+            total += _used_linux(pid).memory_bytes if LINUX else _used_ps(pid).memory_bytes
+            continue
+        total += sum(int(rows[name].split()[0]) * 1024 for name in ("Pss_Anon", "Pss_Shmem") if name in rows)
+    return total
+
+
+def written_bytes(places: Iterable[str], since: float) -> int:
+    """Return what the files below these directories hold that were made or changed after `since` (a `time.time()`)."""
+    total = 0
+    waiting = list(places)
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                    continue
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if status.st_ctime >= since:
+                total += status.st_blocks * 512
+    return total
+
+
+def kill_all_children() -> bool:
+    """Kill every process below this one and reap it; return whether none is left.
+
+    Whole process groups first: the kernel does that in one step, so that a program that forks faster than we can list
+    its processes does not get away. Then one by one, stopped before they are killed, in case each made its own group.
+    """
+    deadline = time.monotonic() + GIVE_UP_S
+    while time.monotonic() < deadline:
+        stopped: set[int] = set()
+        while fresh := [child for child in descendants(os.getpid()) if child not in stopped]:
+            stopped.update(fresh)
+            _kill_groups(fresh)
+            _signal_all(fresh, signal.SIGSTOP)
+        _signal_all(stopped, signal.SIGKILL)
+        if not _reap():
+            return True
+        time.sleep(0.001)  # the kernel is still taking them down
+    return False
+
+
+def _kill_groups(pids: Iterable[int]) -> None:
+    groups = set()
+    for pid in pids:
+        try:
+            groups.add(os.getpgid(pid))
+        except ProcessLookupError:
+            continue
+    for group in groups - {os.getpgrp()}:
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def _signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def _reap() -> bool:
+    """Collect the children that have ended; return whether there are others."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True

@@ -1,0 +1,62 @@
+"""What a run's process finds around it: environment variables from scratch, and resource limits.
+
+Called by the tiers. Nothing of the server's own environment is passed on: it may hold secrets.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import PurePath
+
+from ..models import Environment, Limits
+
+SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
+
+STANDARD = {
+    "LANG": "C.UTF-8",
+    "MPLBACKEND": "Agg",
+    # The ephemeral prefix is thrown away, so that bytecode written there is work for nothing.
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_ROOT_USER_ACTION": "ignore",
+}
+
+
+def run_variables(
+    environment: Environment, prefix: PurePath, home: str, temporary: str, added: Mapping[str, str]
+) -> dict[str, str]:
+    """Return all environment variables of a run.
+
+    Args:
+        environment: whose activation variables count; its path in their values becomes `prefix`.
+        prefix: where the run sees its prefix.
+        home: the run's home directory, as it sees it.
+        temporary: its directory for temporary files.
+        added: what the request adds; wins.
+    """
+    old, new = str(environment.prefix), str(prefix)
+    activation = {name: value.replace(old, new) for name, value in environment.variables.items()}
+    own = {
+        "PATH": os.pathsep.join([str(prefix / "bin"), *SYSTEM_PATH]),
+        "HOME": home,
+        "TMPDIR": temporary,
+        "USER": "user",
+        "LOGNAME": "user",
+        "XDG_CACHE_HOME": f"{home}/.cache",
+    }
+    return STANDARD | activation | own | dict(added)
+
+
+def resource_limits(limits: Limits) -> dict[str, tuple[int, int]]:
+    """Return the limits that the kernel keeps for each process alone (setrlimit(2)); the keeper watches the sum."""
+    bounds = {"CORE": (0, 0)}
+    if limits.open_files:
+        bounds["NOFILE"] = (limits.open_files, limits.open_files)
+    if limits.file_size_bytes:
+        bounds["FSIZE"] = (limits.file_size_bytes, limits.file_size_bytes)
+    if limits.cpu_s:
+        seconds = math.ceil(limits.cpu_s)
+        bounds["CPU"] = (seconds, seconds + 1)  # SIGXCPU first, which names the limit; then SIGKILL
+    return bounds
