@@ -1,0 +1,1 @@
+"""What the tests stand on: real channels, a server that can misbehave, real prefixes. See README.md here."""
