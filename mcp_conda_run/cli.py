@@ -76,6 +76,7 @@ def root(
 def run(
     file: FileArgument = None,
     args: ArgsArgument = None,
+    *,
     code: CodeOption = None,
     with_: WithOption = None,
     python: PythonOption = None,
@@ -99,8 +100,10 @@ def run(
     settings = _settings(
         path=_mounted(path, file), mount=mount, template=template, isolation=isolation, offline=offline
     )
+    code, file = _what(code, file)
     request = RunRequest(
-        **_what(file, code),
+        code=code,
+        file=file,
         args=tuple(args or ()),
         packages=tuple(with_ or ()),
         python=python,
@@ -120,6 +123,7 @@ def run(
 @app.command()
 def plan(
     file: FileArgument = None,
+    *,
     code: CodeOption = None,
     with_: WithOption = None,
     python: PythonOption = None,
@@ -131,7 +135,8 @@ def plan(
     from .models import RunRequest
 
     settings = _settings(path=_mounted(path, file), template=template)
-    request = RunRequest(**_what(file, code), packages=tuple(with_ or ()), python=python)
+    code, file = _what(code, file)
+    request = RunRequest(code=code, file=file, packages=tuple(with_ or ()), python=python)
     made = _plan(settings, request)
     if as_json:
         from .serialize import plan_document
@@ -151,6 +156,7 @@ def plan(
 
 @app.command()
 def warmup(
+    *,
     template: TemplateOption = None,
     all_platforms: Annotated[
         bool, typer.Option("--all-platforms", help="Also lock for linux-64, osx-arm64 and win-64.")
@@ -169,6 +175,7 @@ def warmup(
 
 @app.command()
 def stdio(
+    *,
     path: PathOption = None,
     mount: MountOption = None,
     template: TemplateOption = None,
@@ -184,6 +191,7 @@ def stdio(
 
 @app.command()
 def sse(
+    *,
     host: HostOption = "127.0.0.1",
     port: PortOption = 3001,
     path: PathOption = None,
@@ -197,6 +205,7 @@ def sse(
 
 @app.command()
 def http(
+    *,
     host: HostOption = "127.0.0.1",
     port: PortOption = 3001,
     path: PathOption = None,
@@ -251,16 +260,16 @@ def _serve_http(settings: Settings, host: str, port: int) -> NoReturn:
     raise typer.Exit(serve(settings, host=host, port=port))
 
 
-def _what(file: str | None, code: str | None) -> dict[str, str]:
-    """Return the request's `code` or `file`, reading standard input for `-`."""
+def _what(code: str | None, file: str | None) -> tuple[str | None, str | None]:
+    """Return the request's code and file, of which one is None, reading standard input for `-`."""
     if (file is None) == (code is None):
         raise RequestError("Give a file, or code with -c.", hint="See `mcp-conda-run run --help`.", code="no-code")
-    if file == "-":
-        try:
-            return {"code": sys.stdin.buffer.read().decode()}
-        except UnicodeDecodeError as error:
-            raise RequestError(f"Standard input is not UTF-8: {error}.", code="bad-code") from None
-    return {"code": code} if code is not None else {"file": str(file)}
+    if file != "-":
+        return code, file
+    try:
+        return sys.stdin.buffer.read().decode(), None
+    except UnicodeDecodeError as error:
+        raise RequestError(f"Standard input is not UTF-8: {error}.", code="bad-code") from None
 
 
 def _mounted(path: Path | None, file: str | None) -> Path | None:

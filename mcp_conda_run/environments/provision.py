@@ -87,16 +87,19 @@ class Provisioner:
         environment = await self._shared(f"template {lock.name}", make, progress)
         return Provided(environment, template, built=True)
 
-    async def extended(self, base: Provided, plan: Plan, progress: ProgressCallback) -> Provided:
+    async def extended(
+        self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool = False
+    ) -> Provided:
         """Return an environment with the template's packages and those of the plan.
 
-        The template's versions are kept; where that cannot be, its specs are, and the notes say so.
+        The template's versions are kept; where that cannot be, its specs are, and the notes say so. With `alone` the
+        plan is all there is: python, what it names, and nothing of the template.
 
         Raises:
             InstallError: there is no such set, or it cannot be installed.
             HostError: the machine cannot do it.
         """
-        packages, notes = await self._solve(base, plan, progress)
+        packages, notes = await self._solve(self._question(base, plan, alone=alone), progress)
         key = environment_key(packages)
         before = {(package.name, package.url) for package in base.environment.packages}
         added = tuple(package for package in packages if (package.name, package.url) not in before)
@@ -132,31 +135,36 @@ class Provisioner:
 
     # --- solving --------------------------------------------------------------------------------------------------
 
-    async def _solve(
-        self, base: Provided, plan: Plan, progress: ProgressCallback
-    ) -> tuple[tuple[LockedPackage, ...], tuple[str, ...]]:
+    def _question(self, base: Provided, plan: Plan, *, alone: bool) -> SolveRequest:
+        """Return what to solve: the plan's specs on top of the template's, or beside a Python of the same line."""
+        minor = ".".join(base.environment.python_version.split(".")[:2])
         wanted = [package.spec for package in plan.packages if package.manager == "conda"]
-        if plan.python:
-            wanted.append(f"python {plan.python}")
+        if plan.python or alone:
+            wanted.append(f"python {plan.python or f'={minor}'}")
         channels = (*base.template.channels, *(name for name in plan.channels if name not in base.template.channels))
-        request = SolveRequest(
-            specs=[*base.template.specs, *wanted],
+        return SolveRequest(
+            specs=wanted if alone else [*base.template.specs, *wanted],
             channels=channels,
             platform=self._platform,
-            pinned=base.environment.packages,
+            pinned=() if alone else base.environment.packages,
             exclude_newer=self._settings.exclude_newer,
             offline=self._settings.offline,
         )
+
+    async def _solve(
+        self, request: SolveRequest, progress: ProgressCallback
+    ) -> tuple[tuple[LockedPackage, ...], tuple[str, ...]]:
+        """Return the packages and notes; what was solved before is not solved again for some time."""
         question = _digest(request)
         remembered = self._store.solution(question, self._settings.solution_max_age_s)
         if remembered is not None:
             return remembered, ()
-        progress(Progress("solve", f"solving for {', '.join(wanted)}"))
+        progress(Progress("solve", f"solving for {', '.join(request.specs)}"))
         notes: tuple[str, ...] = ()
         try:
             packages = await self._engine.solve(request, progress)
         except InstallError as error:
-            if error.code != "unsatisfiable":
+            if error.code != "unsatisfiable" or not request.pinned:
                 raise
             packages = await self._engine.solve(replace(request, pinned=()), progress)
             notes = ("The template's own versions did not fit; other versions were solved for this run.",)

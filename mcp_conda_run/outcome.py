@@ -1,0 +1,109 @@
+"""From what a run said and how it ended to its result.
+
+Called by `runtime.py` at the end of the story. What the host saw for itself (exit, limits, output) outranks what the
+guest claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .environments.provision import Provided
+from .errors import InstallError
+from .models import AddedPackage, Plan, RunError, RunResult, Status
+from .sandbox.conversation import Conversation
+from .sandbox.tier import Launch, Process
+
+LIMIT_HINTS = {
+    "memory": "Work on smaller pieces, or raise MCP_CONDA_RUN_MEMORY_MB.",
+    "output": "Print less, or write to a file.",
+    "processes": "Start fewer processes, or raise MCP_CONDA_RUN_PROCESSES.",
+    "disk": "Write less, or raise MCP_CONDA_RUN_DISK_MB.",
+    "cpu": "Compute less, or raise MCP_CONDA_RUN_CPU_S.",
+}
+
+
+def not_installed(error: InstallError, *, run_id: str, timings_ms: Mapping[str, float]) -> RunResult:
+    """Return the result of a run whose packages could not be had."""
+    return RunResult(
+        status=Status.INSTALL_ERROR,
+        error=RunError(error.code, error.message, traceback=error.details, hint=error.hint),
+        timings_ms=timings_ms,
+        run_id=run_id,
+    )
+
+
+def finished(
+    said: Conversation,
+    process: Process,
+    *,
+    plan: Plan,
+    provided: Provided,
+    launch: Launch,
+    notes: Sequence[str],
+    timings_ms: Mapping[str, float],
+) -> RunResult:
+    """Return the result of a run that was started."""
+    status, error = _verdict(said, launch)
+    record = said.record
+    mapped = (
+        [f"{record.mapped} constant path(s) were mapped to the host's directory."] if record and record.mapped else []
+    )
+    return RunResult(
+        status=status,
+        output=said.output,
+        stdout=said.stdout,
+        stderr=said.stderr,
+        output_dropped_bytes=said.dropped_bytes,
+        value=record.value if record is not None else None,
+        error=error,
+        figures=record.figures if record is not None else (),
+        exit_code=said.exit.code,
+        signal=said.exit.signal,
+        limit=said.exit.limit,
+        packages=added_packages(plan, provided),
+        unknown_imports=plan.unknown,
+        python_version=provided.environment.python_version,
+        template=provided.template.name,
+        environment=provided.environment.key,
+        timings_ms=timings_ms,
+        isolation=process.isolation,
+        notes=(*notes, *mapped, *(record.notes if record is not None else ())),
+        attempts=("the first run",),
+        run_id=launch.run_id,
+    )
+
+
+def _verdict(said: Conversation, launch: Launch) -> tuple[Status, RunError | None]:
+    if said.timed_out:
+        seconds = f"{launch.limits.wall_s:g}"
+        message = f"The code ran longer than {seconds} s and was ended"
+        return Status.TIMEOUT, RunError("Timeout", message, hint="Give a longer timeout_s, or do less at once.")
+    if said.exit.limit:
+        message = f"The run reached its {said.exit.limit} limit and was ended"
+        return Status.KILLED, RunError("Killed", message, hint=LIMIT_HINTS.get(said.exit.limit, ""))
+    if said.record is not None and said.record.error is not None:
+        return Status.RUN_ERROR, said.record.error
+    if said.exit.signal:
+        status = Status.KILLED if said.exit.signal == "SIGKILL" else Status.RUN_ERROR
+        return status, RunError("Crash", f"The process was ended by {said.exit.signal}")
+    if said.exit.code:
+        return Status.RUN_ERROR, RunError("SystemExit", f"The code ended with exit code {said.exit.code}")
+    return Status.SUCCESS, None
+
+
+def added_packages(plan: Plan, provided: Provided) -> tuple[AddedPackage, ...]:
+    """Return the packages that the plan asked for, as they were installed."""
+    installed = {package.name: package for package in provided.environment.packages}
+    return tuple(
+        AddedPackage(
+            name=package.name,
+            version=installed[package.name].version,
+            channel="pypi" if package.manager == "pypi" else installed[package.name].channel,
+            import_name=package.import_name,
+            decision=package.decision,
+            reason=package.reason,
+        )
+        for package in plan.packages
+        if package.name in installed
+    )
