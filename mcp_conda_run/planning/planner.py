@@ -30,7 +30,7 @@ from .imports import Found, find_imports, parse
 from .inline import Declared, read_metadata
 from .magics import take_out_magics
 from .policy import Answer, Policy
-from .resolver import Proposal, Resolver, choose, planned
+from .resolver import Proposal, Resolver, choose
 from .specs import conda_version, parse_requirement, parse_spec, python_constraint
 from .tables import load_tables
 
@@ -259,25 +259,19 @@ class Planning:
 
     def _decide(self, item: FoundImport, module: str, proposals: Sequence[Proposal]) -> bool:
         """Take a package for an import, from the channel or, if the policy says so, from PyPI."""
-        chosen = choose(proposals, self.facts)
-        if chosen is not None:
-            proposal, fact = chosen
-            self._add(planned(module, proposal, fact.name))
-            return True
-        on_pypi = next((proposal for proposal in proposals if proposal.pypi), None)
-        refusal = ""
         optional = item.context in {ImportContext.OPTIONAL, ImportContext.ALTERNATIVE}
-        if on_pypi is not None and not optional:
-            package = planned(module, on_pypi, on_pypi.pypi, "pypi")
-            verdict = self.policy.judge(package, can_ask=self.can_ask, traps=self.tables.traps)
-            if verdict.answer is not Answer.NO:
-                self._add(package)
-                return True
-            refusal = f"{on_pypi.pypi} is on PyPI only, and {verdict.reason}. {verdict.hint}"
-        if not optional:
-            candidates = (Candidate(on_pypi.pypi, "pypi", 0.9, refusal),) if on_pypi else ()
-            reason = refusal or "no rule names a package for it that the channels have"
-            self.unknown.append(UnknownImport(module, reason, candidates))
+        package = self.resolver.decide(module, proposals, self.facts)
+        if package is None and not optional:
+            self.unknown.append(UnknownImport(module, "no rule names a package for it that the channels have"))
+        if package is None or (optional and package.manager == "pypi"):
+            return False
+        verdict = self.policy.judge(package, can_ask=self.can_ask, traps=self.tables.traps)
+        if verdict.answer is not Answer.NO:
+            self._add(package)
+            return True
+        channel = package.manager if package.manager == "pypi" else self.facts[package.name].channel
+        candidate = Candidate(package.name, channel, package.confidence, package.reason)
+        self.unknown.append(UnknownImport(module, f"{verdict.reason}. {verdict.hint}", (candidate,)))
         return False
 
     def _add(self, package: PlannedPackage) -> None:

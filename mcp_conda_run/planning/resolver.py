@@ -150,6 +150,30 @@ class Resolver:
         if wanted in self.tables.vouched:
             yield Proposal((), "override", f"{wanted} is a known project of PyPI", 0.9, evidence=False, pypi=wanted)
 
+    def decide(
+        self, module: str, proposals: Iterable[Proposal], facts: Mapping[str, PackageFacts]
+    ) -> PlannedPackage | None:
+        """Return the package that brings a module: from a channel if any has it, else from PyPI if that is known."""
+        proposals = tuple(proposals)
+        chosen = choose(proposals, facts)
+        if chosen is not None:
+            proposal, fact = chosen
+            return PlannedPackage(
+                spec=f"{proposal.channel}::{fact.name}" if proposal.channel else fact.name,
+                name=fact.name,
+                import_name=module,
+                decision=proposal.decision,
+                reason=proposal.reason,
+                confidence=proposal.confidence,
+                channel=proposal.channel,
+            )
+        for proposal in proposals:
+            if proposal.pypi:
+                return PlannedPackage(
+                    proposal.pypi, proposal.pypi, "pypi", module, proposal.decision, proposal.reason, 0.9
+                )
+        return None
+
     def conda_names(self, project: str) -> Iterator[Proposal]:
         """Propose conda packages for a project of PyPI, by its name."""
         wanted = canonicalize_name(project)
@@ -210,17 +234,3 @@ def choose(proposals: Iterable[Proposal], facts: Mapping[str, PackageFacts]) -> 
             if fact is not None and (fact.is_python or not proposal.evidence):
                 return proposal, fact
     return None
-
-
-def planned(module: str, proposal: Proposal, name: str, manager: str = "conda", channel: str = "") -> PlannedPackage:
-    """Make the plan's row for a decided import."""
-    return PlannedPackage(
-        spec=f"{channel}::{name}" if channel else name,
-        name=name,
-        manager=manager,
-        import_name=module,
-        decision=proposal.decision,
-        reason=proposal.reason,
-        confidence=proposal.confidence,
-        channel=channel,
-    )
