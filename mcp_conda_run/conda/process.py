@@ -1,0 +1,155 @@
+"""Runs the project's own helper processes (the engine's worker, conda-lock): killable, bounded, never outliving us.
+
+The child is the head of a session and process group of its own. It gets one JSON request as the first line of its
+stdin, and the pipe then stays open as a lifeline: when it closes, because the caller is done or because this process
+was killed, the child ends itself (`lifeline.py` is the child's half). Used by the engines and `locking.py`; never
+touches this process's stdin and stdout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import HostError
+from .redact import redact
+
+MAX_LINE_BYTES = 256 * 1024 * 1024
+"""The longest answer line accepted; every name of conda-forge is below 1 MB."""
+
+STDERR_KEPT_BYTES = 64 * 1024
+
+PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+
+BOOTSTRAP = "import sys; sys.path.append({root!r}); from mcp_conda_run.conda.{module} import main; main()"
+"""`-m` would need the project to be installed; appended, so that nothing beside it shadows the standard library."""
+
+PASSED_ON = (
+    "HOME",
+    "TMPDIR",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "RATTLER_AUTH_FILE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
+PASSED_ON_PREFIX = "CONDA_OVERRIDE_"
+PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a child ended: its return code (negative for a signal) and the end of its stderr, without credentials."""
+
+    returncode: int
+    stderr: str
+
+
+def module_command(module: str) -> list[str]:
+    """Return the command that runs `main()` of a module of this room in an isolated interpreter."""
+    return [sys.executable, "-I", "-c", BOOTSTRAP.format(root=str(PACKAGE_PARENT), module=module)]
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """Return what a child needs of our environment: proxies, certificates, virtual packages; nothing else."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in PASSED_ON or name.startswith(PASSED_ON_PREFIX) or name.lower() in PROXIES
+    }
+    return kept | extra
+
+
+async def run_child(
+    command: list[str],
+    request: Mapping[str, Any],
+    *,
+    environment: Mapping[str, str],
+    timeout_s: float,
+    on_line: Callable[[bytes], None],
+) -> Ended:
+    """Run a child to its end, handing on each line of its stdout.
+
+    Whatever happens here (a cancellation, the time-out, an exception in `on_line`), the child and its group are dead
+    and reaped before this returns or raises.
+
+    Raises:
+        TimeoutError: it took longer than `timeout_s` seconds.
+        HostError: it could not be started, or wrote something that is no line.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+            limit=MAX_LINE_BYTES,
+        )
+    except OSError as error:
+        raise HostError(f"A helper process could not be started: {error.strerror}.", code="engine-crashed") from error
+    stderr = asyncio.create_task(read_tail(process.stderr))
+    try:
+        async with asyncio.timeout(timeout_s):
+            await send(process, json.dumps(request).encode() + b"\n")
+            await read_lines(process, on_line)
+            tail = await stderr
+            return Ended(await process.wait(), redact(tail.decode(errors="replace")))
+    finally:
+        await asyncio.shield(end(process, stderr))
+
+
+async def send(process: asyncio.subprocess.Process, line: bytes) -> None:
+    """Write the request; a child that is already dead says why by its end."""
+    assert process.stdin is not None  # noqa: S101 - asked for with PIPE
+    with suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(line)
+        await process.stdin.drain()
+
+
+async def read_lines(process: asyncio.subprocess.Process, on_line: Callable[[bytes], None]) -> None:
+    """Hand on each line of stdout until it closes."""
+    assert process.stdout is not None  # noqa: S101
+    while True:
+        try:
+            line = await process.stdout.readline()
+        except ValueError:
+            raise HostError("A helper process answered more than can be read.", code="engine-crashed") from None
+        if not line:
+            return
+        on_line(line)
+
+
+async def read_tail(stream: asyncio.StreamReader | None) -> bytes:
+    """Read to the end, keeping the last `STDERR_KEPT_BYTES`."""
+    assert stream is not None  # noqa: S101
+    tail = b""
+    while chunk := await stream.read(STDERR_KEPT_BYTES):
+        tail = (tail + chunk)[-STDERR_KEPT_BYTES:]
+    return tail
+
+
+async def end(process: asyncio.subprocess.Process, stderr: asyncio.Task[bytes]) -> None:
+    """Kill the child's group unless it has ended, reap it, and close the pipes."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):  # its own session: the group's id is its process id
+            os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+    with suppress(asyncio.CancelledError, TimeoutError, ValueError):
+        async with asyncio.timeout(5):  # only a process that left the group could still hold the pipes
+            if process.stdout is not None:
+                await process.stdout.read()
+            await stderr
+    stderr.cancel()
