@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from mcp.types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 
-from ..errors import CondaRunError
+from ..errors import CondaRunError, InstallError
 from ..models import Json, Plan, Progress, RunError, RunResult, Status
 from .images import figure_name, is_showable
 from .report import (
@@ -73,9 +73,9 @@ def running_result(run_id: str, progress: Progress, elapsed_s: float) -> CallToo
 
 def error_result(error: CondaRunError) -> CallToolResult:
     """Return the answer for a request that cannot be served, or a machine that cannot serve it."""
-    budget = Budget()
+    status = Status.INSTALL_ERROR if isinstance(error, InstallError) else Status.RUN_ERROR
     run_error = RunError(type=error.code, message=error.message, traceback=error.details, hint=error.hint)
-    report = report_of(RunResult(status=Status.RUN_ERROR, error=run_error), budget, json_value=None, figures=[])
+    report = report_of(RunResult(status=status, error=run_error), Budget(), json_value=None, figures=[])
     return _result([TextContent(type="text", text=text_of(report))], report, is_error=True)
 
 

@@ -1,0 +1,75 @@
+"""The MCP server as one object, over a registry of runs; the transports in `stdio.py` and `http.py` serve it.
+
+Importing it imports `mcp`, which takes most of a second: import it only to serve. Never imports the engine, and opens
+the runtime only once a client has its handshake.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcp.server import MCPServer
+from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
+
+from .. import __version__
+from ..environments.templates import find_template
+from ..errors import CondaRunError
+from ..settings import Settings
+from .prompts import add_prompts
+from .resources import add_resources
+from .runs import Runs
+from .tools import make_tools
+
+NAME = "mcp-conda-run"
+_HANDSHAKE = frozenset({"initialize", "server/discover", "ping"})
+
+
+def make_server(runs: Runs) -> MCPServer[Any]:
+    """Return the server. It neither opens nor closes the runs: whoever made them does."""
+    server: MCPServer[Any] = MCPServer(
+        NAME,
+        title="Python in conda environments",
+        version=__version__,
+        instructions=instructions(runs.settings),
+        tools=make_tools(runs),
+        middleware=[_open_after_handshake(runs)],
+        log_level="WARNING",
+    )
+    add_resources(server, runs)
+    add_prompts(server, runs.settings)
+    return server
+
+
+def instructions(settings: Settings) -> str:
+    """Return what a model should know before its first call."""
+    return " ".join(
+        (
+            "Runs Python code, each run in a fresh conda environment that is gone afterwards.",
+            _preinstalled(settings),
+            "Other packages are installed from what the code imports, before it runs; the answer says which and why.",
+            f"Files in {settings.mount} stay and are shared by all runs; it is the working directory.",
+            f"A run may take {settings.timeout_s:g} s unless timeout_s says otherwise, and {settings.memory_mb} MiB.",
+            f"Network: {settings.network}. Each answer says which isolation really held.",
+            'An answer with the status "running" has a run_id: pass it to get_run to wait on.',
+        )
+    )
+
+
+def _preinstalled(settings: Settings) -> str:
+    try:
+        template = find_template(settings.template, settings.channels)
+    except CondaRunError as error:
+        return f"The template cannot be used: {error.message}"
+    names = ", ".join(" ".join(spec.split()) for spec in template.specs)
+    return f"Always there (template {template.name}): {names}."
+
+
+def _open_after_handshake(runs: Runs) -> ServerMiddleware[Any]:
+    """Return a middleware that opens the runtime at the first message after the handshake, while that is answered."""
+
+    async def middleware(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        if ctx.method not in _HANDSHAKE:
+            runs.prepare()
+        return await call_next(ctx)
+
+    return middleware

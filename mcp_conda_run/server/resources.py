@@ -1,0 +1,99 @@
+"""Resources: the originals of what an answer could not carry whole, and the templates.
+
+Registered by `app.py`, read from the registry of runs. Nothing here touches the disk by a name that a client gave,
+except the templates that are shipped. Run ids are not listed: over HTTP they are what separates clients.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ResourceNotFoundError
+
+from ..environments.templates import shipped_templates
+from ..errors import CondaRunError
+from ..models import Figure, RunResult
+from .images import figure_name
+from .report import clean
+from .runs import Runs
+
+PAGE_CHARACTERS = 100_000
+"""Of a text, from `offset`: an answer must stay below what an event of server-sent events may have (1 MiB), and a
+character can take six bytes there."""
+
+MAX_FIGURE_BYTES = 700_000
+
+_TEXTS = ("output", "stdout", "stderr", "value")
+
+
+def add_resources(server: MCPServer[Any], runs: Runs) -> None:
+    """Register the resource templates."""
+    for name in _TEXTS:
+        _add_text(server, runs, name)
+    for suffix, mime_type in (("png", "image/png"), ("jpg", "image/jpeg"), ("svg", "image/svg+xml")):
+        _add_figures(server, runs, suffix, mime_type)
+
+    @server.resource("run://{run_id}/value.json", mime_type="application/json", title="A run's value as JSON")
+    async def run_value_json(run_id: str) -> str:
+        """The last expression's value as JSON."""
+        value = _result(runs, run_id).value
+        data = json.dumps(value.json) if value is not None and value.is_json else ""
+        if not data or len(data) > MAX_FIGURE_BYTES:
+            raise ResourceNotFoundError("The run has no value in JSON that can be sent; read value.")
+        return data
+
+    @server.resource("template://{name}", mime_type="application/yaml", title="A template")
+    async def template(name: str) -> str:
+        """The environment.yml of a template that ships with this server."""
+        path = shipped_templates().get(name)
+        if path is None:
+            raise ResourceNotFoundError(f"There is no template {name[:64]!r}.")
+        return path.read_text(encoding="utf-8")
+
+
+def _add_text(server: MCPServer[Any], runs: Runs, name: str) -> None:
+    @server.resource(
+        f"run://{{run_id}}/{name}{{?offset}}",
+        name=f"run_{name}",
+        title=f"A run's {name}",
+        description=f"The whole {name} of a recent run, {PAGE_CHARACTERS} characters at a time from ?offset=.",
+        mime_type="text/plain",
+    )
+    async def read_text(run_id: str, offset: int = 0) -> str:
+        result = _result(runs, run_id)
+        whole = (result.value.text if result.value else "") if name == "value" else getattr(result, name)
+        return clean(whole[max(offset, 0) :][:PAGE_CHARACTERS])
+
+
+def _add_figures(server: MCPServer[Any], runs: Runs, suffix: str, mime_type: str) -> None:
+    @server.resource(
+        f"run://{{run_id}}/figure-{{number}}.{suffix}",
+        name=f"run_figure_{suffix}",
+        title=f"A run's figure ({suffix})",
+        description="A figure of a recent run; they are counted from 1.",
+        mime_type=mime_type,
+    )
+    async def read_figure(run_id: str, number: int) -> bytes:
+        figure = _figure(_result(runs, run_id), number, mime_type)
+        if figure is None or len(figure.data) > MAX_FIGURE_BYTES:
+            raise ResourceNotFoundError(f"The run has no {figure_name(number, mime_type)} that can be sent.")
+        return figure.data
+
+
+def _figure(result: RunResult, number: int, mime_type: str) -> Figure | None:
+    if not 1 <= number <= len(result.figures):
+        return None
+    figure = result.figures[number - 1]
+    return figure if figure.mime_type == mime_type else None
+
+
+def _result(runs: Runs, run_id: str) -> RunResult:
+    try:
+        run = runs.get(run_id)
+    except CondaRunError as error:
+        raise ResourceNotFoundError(str(error)) from None
+    if run.result is None:
+        raise ResourceNotFoundError(f"The run {run_id} has no result yet; wait for it with get_run.")
+    return run.result

@@ -1,0 +1,91 @@
+"""Resources: the originals of what an answer could not carry."""
+
+import base64
+
+import pytest
+from mcp.shared.exceptions import MCPError
+
+from .conftest import serving
+from .pictures import png
+
+
+async def test_the_whole_output_is_read_in_pages(settings, era):
+    async with serving(settings, mode=era) as served:
+        answer = await served.call(python_code="big 150000")
+        link = next(block for block in answer.content if block.type == "resource_link")
+        first = (await served.client.read_resource(str(link.uri))).contents[0]
+        second = (await served.client.read_resource(f"{link.uri}?offset=100000")).contents[0]
+    assert (len(first.text), len(second.text)) == (100_000, 50_000)
+    assert first.mime_type == "text/plain"
+
+
+async def test_the_text_names_the_resource_that_has_the_whole(settings):
+    async with serving(settings) as served:
+        answer = await served.call(python_code="big 150000")
+        link = next(block for block in answer.content if block.type == "resource_link")
+    assert f"the whole: {link.uri} ...]" in answer.content[0].text
+
+
+async def test_a_figure_that_was_not_shown_can_be_read(settings):
+    async with serving(settings) as served:
+        answer = await served.call(python_code="figures 50")
+        link = next(block for block in answer.content if block.type == "resource_link")
+        content = (await served.client.read_resource(str(link.uri))).contents[0]
+    assert base64.b64decode(content.blob) == png(padding=60_000)
+    assert content.mime_type == "image/png"
+
+
+async def test_a_value_is_there_as_json(settings):
+    async with serving(settings) as served:
+        run_id = (await served.call(python_code="echo x")).structured_content["run_id"]
+        content = (await served.client.read_resource(f"run://{run_id}/value.json")).contents[0]
+    assert (content.text, content.mime_type) == ('"x"', "application/json")
+
+
+async def test_a_template_can_be_read(settings):
+    async with serving(settings) as served:
+        content = (await served.client.read_resource("template://base")).contents[0]
+    assert "- numpy" in content.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "figure-0.png",
+        "figure-1.png",
+        "figure--1.png",
+        "figure-99999999999999999999.png",
+        "figure-x.png",
+        "..%2f..%2fetc%2fpasswd",
+        "../../../etc/passwd",
+        "result",
+        "value.json",
+    ],
+)
+async def test_what_a_run_does_not_have_is_refused(settings, path):
+    async with serving(settings) as served:
+        run_id = (await served.call(python_code="big 1")).structured_content["run_id"]
+        with pytest.raises(MCPError):
+            await served.client.read_resource(f"run://{run_id}/{path}")
+
+
+@pytest.mark.parametrize(
+    "uri", ["run://0000000000000000/output", "template://..", "template://%2e%2e%2fbase", "file:///etc/passwd"]
+)
+async def test_what_does_not_exist_is_refused(settings, uri):
+    async with serving(settings) as served:
+        with pytest.raises(MCPError):
+            await served.client.read_resource(uri)
+
+
+async def test_a_run_that_goes_on_has_no_output_yet(settings):
+    async with serving(settings) as served:
+        run_id = (await served.call(python_code="hold", wait_s=0)).structured_content["run_id"]
+        with pytest.raises(MCPError, match="has no result yet"):
+            await served.client.read_resource(f"run://{run_id}/output")
+
+
+async def test_runs_are_not_listed_to_other_clients(settings):
+    async with serving(settings) as served:
+        await served.call(python_code="echo x")
+        assert (await served.client.list_resources()).resources == []
