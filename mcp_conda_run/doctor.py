@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from . import __version__
-from .conda.choose import make_engine
+from .conda.choose import choose_engine
 from .conda.engine import current_platform
 from .environments.store import Store
 from .environments.templates import find_template, shipped_templates
@@ -71,8 +71,8 @@ def _platform(_: Settings) -> Iterator[Finding]:
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:
-    engine, reason = make_engine(settings)
-    yield Finding("engine", f"{engine.name} {engine.version()} ({reason})")
+    choice = choose_engine(settings)
+    yield Finding("engine", f"{choice.engine.name} {choice.engine.version()} ({choice.reason})")
 
 
 def _isolation(settings: Settings) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from .conda.channels import ChannelIndex, EngineIndex
-from .conda.choose import make_engine
+from .conda.choose import choose_engine
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store, host_errors
 from .errors import InstallError
@@ -81,8 +81,8 @@ class Runtime:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
         self.store = Store(self.settings.cache_dir)
-        self.engine, self.engine_reason = make_engine(self.settings)
-        self.tier, self.tier_reason = make_tier(self.settings)
+        self.engine = choose_engine(self.settings).engine
+        self.tier, _ = make_tier(self.settings)
         self.provisioner = Provisioner(self.settings, self.store, self.engine)
         self._planner = Planner(Policy.from_settings(self.settings))
         self._slots = asyncio.Semaphore(self.settings.slots)

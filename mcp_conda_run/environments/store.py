@@ -2,7 +2,7 @@
 
 One directory on one file system, so that hard links work between packages, environments and runs:
 
-    packages/  repodata/  index/    the engine's caches
+    pkgs/  repodata/  index/        the engine's caches
     locks/                          a template's conda-lock.yml
     solutions/                      which packages a set of specs came to
     envs/<key>  envs/<key>.json     an environment and its description, whose appearance is the READY marker
@@ -82,7 +82,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        self.packages = self.root / "packages"
+        self.packages = self.root / "pkgs"
         self.repodata = self.root / "repodata"
         self.index = self.root / "index"
         self.locks = self.root / "locks"

@@ -20,6 +20,14 @@ MAX_ORDER_BYTES = 16 * 1024 * 1024
 CONTROL_FD = 3
 """The number of the control socket in the guest: its `argv[1]`."""
 
+GUEST_DIRECTORY = "/run/guest"
+HOME = "/home/user"
+INNER_ID = 1000
+"""What a run in namespaces sees: where our modules are, its home, and its user and group ids."""
+
+SANDBOX_ID = 64998
+"""The user and group that runs of a root server have outside; from the range that no distribution gives to anybody."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
@@ -40,6 +48,45 @@ class Bounds:
     disk_places: Sequence[str] = ()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bind:
+    """A directory of the host (`source`) that the run sees at `target`."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Walls:
+    """The sandbox of tier A around a process.
+
+    Attributes:
+        root, stage: two empty directories of the host, mount points in the run's own mount namespace.
+        prefix: the environment, over which the ephemeral prefix appears.
+        guest: the directory of the guest's modules, which the run sees at `GUEST_DIRECTORY`.
+        binds: the directories of the host that the run may see.
+        covered: directories, as the run sees them, that hide what lies there.
+        upper: a directory on disk for what the run writes; empty for a tmpfs.
+        disk_bytes: the size of that tmpfs.
+        processes: how many processes and threads the run may have; 0 for any number.
+        own_network: whether the run gets an empty network of its own.
+        drop_identity: whether a keeper that is root may run the process as `SANDBOX_ID`.
+    """
+
+    root: str
+    stage: str
+    prefix: str
+    guest: str
+    binds: Sequence[Bind]
+    covered: Sequence[str] = ()
+    upper: str = ""
+    disk_bytes: int = 0
+    processes: int = 0
+    own_network: bool = True
+    drop_identity: bool = True
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """One process to start.
@@ -50,6 +97,7 @@ class Order:
         cwd: its working directory.
         rlimits: for each `RLIMIT_` name without the prefix, the soft and the hard bound.
         bounds: what the keeper watches over.
+        walls: the namespaces around it; None for an ordinary process.
     """
 
     argv: Sequence[str]
@@ -57,6 +105,7 @@ class Order:
     cwd: str
     rlimits: Mapping[str, tuple[int, int]]
     bounds: Bounds
+    walls: Walls | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,6 +150,9 @@ def receive_order(channel: socket.socket) -> tuple[Order, Descriptors] | None:
     (length,) = HEADER.unpack(header)
     fields: dict[str, Any] = json.loads(_receive(channel, length))
     fields["bounds"] = Bounds(**fields["bounds"])
+    if fields["walls"] is not None:
+        binds = [Bind(**bind) for bind in fields["walls"].pop("binds")]
+        fields["walls"] = Walls(binds=binds, **fields["walls"])
     return Order(**fields), Descriptors(*descriptors)
 
 

@@ -147,7 +147,7 @@ def test_usage_counts_a_file_with_two_links_once(store: Store):
     (store.packages / "file").write_bytes(b"x" * 10_000)
     (store.envs / "second").hardlink_to(store.packages / "file")
     usage = store.usage()
-    assert (usage["packages"].files, usage["envs"].files) == (1, 0)
+    assert (usage["pkgs"].files, usage["envs"].files) == (1, 0)
 
 
 def test_a_cache_that_cannot_be_made_is_one_clear_error(tmp_path: Path):

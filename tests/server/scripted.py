@@ -28,7 +28,7 @@ from .pictures import png
 
 
 class Scripted:
-    """`echo TEXT`, `hold [FILE]`, `figures N`, `big N`, or `bad`, `broken`, `uninstallable`, `bug`."""
+    """`echo TEXT`, `hold [FILE]`, `figures N`, `big N`, `pollute TEXT`, or `bad`, `broken`, `uninstallable`, `bug`."""
 
     def __init__(self) -> None:
         self.requests: list[RunRequest] = []
@@ -79,6 +79,13 @@ class Scripted:
     async def _big(self, size: str, progress: ProgressCallback) -> RunResult:
         text = "x" * int(size)
         return RunResult(status=Status.SUCCESS, output=text, stdout=text)
+
+    async def _pollute(self, text: str, progress: ProgressCallback) -> RunResult:
+        print("a stray print", flush=True)
+        os.write(1, b"a stray write\n")
+        child = await asyncio.create_subprocess_exec("echo", "a stray child")
+        await child.wait()
+        return await self._echo(text, progress)
 
     async def _bad(self, _: str, progress: ProgressCallback) -> RunResult:
         raise RequestError("The code is empty.", hint="Send some.")
