@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..errors import SettingsError
 from ..settings import Settings
 from .engine import Engine
+from .locking import Locker
 from .rattler import RattlerEngine
 
 
@@ -39,3 +40,13 @@ def choose_engine(settings: Settings) -> Choice:
 def make_engine(settings: Settings) -> Engine:
     """Return the engine that the settings ask for, for callers that do not show the reason."""
     return choose_engine(settings).engine
+
+
+def make_locker(settings: Settings) -> Locker:
+    """Return what makes locks under the settings."""
+    return Locker(
+        settings.cache_dir / "repodata",
+        timeout_s=settings.install_timeout_s,
+        offline=settings.offline,
+        exclude_newer=settings.exclude_newer,
+    )
