@@ -81,7 +81,7 @@ class Scripted:
         return RunResult(status=Status.SUCCESS, output=text, stdout=text)
 
     async def _pollute(self, text: str, progress: ProgressCallback) -> RunResult:
-        print("a stray print", flush=True)
+        print("a stray print", flush=True)  # noqa: T201
         os.write(1, b"a stray write\n")
         child = await asyncio.create_subprocess_exec("echo", "a stray child")
         await child.wait()
