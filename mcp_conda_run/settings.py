@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     )
     online_maps: bool = Field(default=False, description="Ask public import maps about unknown imports.")
     slots: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="Runs at the same time.")
+
+    token: SecretStr = Field(default=SecretStr(""), description="What HTTP clients must send as a bearer token.")
+    token_file: Path | None = Field(default=None, description="A file that has that token instead.")
+    allowed_hosts: Names = Field(default=(), description="Names under which HTTP clients may reach this server.")
 
     timeout_s: float = Field(default=60, gt=0, description="Wall time of a run.")
     max_timeout_s: float = Field(default=3600, gt=0, description="The longest wall time that a request may ask for.")
