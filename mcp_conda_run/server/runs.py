@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
@@ -87,6 +88,10 @@ class Runs:
     Args:
         settings: the knobs.
         open_runner: what opens the runtime; the real one if not given.
+
+    Attributes:
+        ended: how many runs ended, by status.
+        seconds: how long they took together.
     """
 
     def __init__(self, settings: Settings, open_runner: OpenRunner | None = None) -> None:
@@ -95,6 +100,8 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self._active: set[Run] = set()
         self._closed = False
+        self.ended: Counter[str] = Counter()
+        self.seconds = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -180,6 +187,8 @@ class Runs:
         """Let go of a run whose task is over; one that was cancelled, perhaps before it began, gets its result here."""
         self._active.discard(run)
         run.end(result=RunResult(status=Status.CANCELLED, error=RunError("Cancelled", "The run was cancelled.")))
+        self.ended[str(run.result.status) if run.result is not None else "refused"] += 1
+        self.seconds += run.elapsed_s
 
     def _forget(self) -> None:
         """Drop finished runs that are too old, too many or too large, the oldest first."""

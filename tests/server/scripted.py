@@ -1,7 +1,7 @@
 """A runner that does what the code's first word says: the seam at which the server meets the runtime.
 
 It stands for the runtime where a test is about the protocol and not about Python: waiting, progress, being cancelled.
-Run as a program it serves itself over stdio.
+Run as a program it serves itself over stdio, or with `http` over HTTP on a free port.
 """
 
 import asyncio
@@ -113,7 +113,12 @@ async def open_scripted() -> AsyncIterator[Scripted]:
 
 
 if __name__ == "__main__":
-    from mcp_conda_run.server.stdio import serve
     from mcp_conda_run.settings import load_settings
+
+    if sys.argv[1:] == ["http"]:
+        from mcp_conda_run.server.http import serve as serve_http
+
+        sys.exit(serve_http(load_settings(), port=0, open_runner=open_scripted))
+    from mcp_conda_run.server.stdio import serve
 
     sys.exit(serve(load_settings(), open_scripted))
