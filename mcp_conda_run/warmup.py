@@ -5,13 +5,12 @@ The proof is a run of code that imports what the template promises, through the 
 
 from __future__ import annotations
 
+from .conda.locking import ALL_PLATFORMS
 from .environments.provision import Provided
 from .errors import InstallError
 from .models import Progress, ProgressCallback, RunRequest, Status
 from .runtime import Runtime
 from .settings import Settings
-
-ALL_PLATFORMS = ("linux-64", "osx-arm64", "win-64")
 
 
 async def warm_up(settings: Settings, *, all_platforms: bool, progress: ProgressCallback) -> list[str]:

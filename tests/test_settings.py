@@ -87,6 +87,6 @@ def settings_table() -> str:
 
 
 def test_the_readme_lists_every_setting():
-    found = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", README.read_text(), re.S)
+    found = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", README.read_text(), re.DOTALL)
     assert found is not None
     assert found[1] == settings_table(), f"put this into the README:\n\n{settings_table()}"

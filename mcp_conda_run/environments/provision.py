@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..conda import locking
 from ..conda.engine import Engine, SolveRequest, current_platform
+from ..conda.lockfile import read_lock
+from ..conda.locking import Locker
 from ..errors import InstallError
 from ..models import Environment, LockedPackage, Plan, Progress, ProgressCallback
 from ..settings import Settings
@@ -50,6 +51,12 @@ class Provisioner:
         self._store = store
         self._engine = engine
         self._platform = current_platform()
+        self._locker = Locker(
+            store.repodata,
+            timeout_s=settings.install_timeout_s,
+            offline=settings.offline,
+            exclude_newer=settings.exclude_newer,
+        )
         self._jobs: dict[str, _Job] = {}
         self._known: dict[Path, tuple[int, Environment]] = {}
 
@@ -81,7 +88,7 @@ class Provisioner:
         async def make(tell: ProgressCallback) -> Environment:
             if not lock.exists():
                 await self.lock(template, [self._platform], lock, tell)
-            packages = locking.read_lock(lock, self._platform)
+            packages = read_lock(lock, self._platform)
             return await build_environment(self._store, self._engine, packages, progress=tell)
 
         environment = await self._shared(f"template {lock.name}", make, progress)
@@ -123,8 +130,7 @@ class Provisioner:
         self, template: Template, platforms: Sequence[str], output: Path, progress: ProgressCallback
     ) -> None:
         """Write the template's conda-lock.yml for these platforms."""
-        progress(Progress("lock", f"locking {template.name} for {', '.join(platforms)}"))
-        await locking.lock(template.path, template.channels, platforms, output, progress, settings=self._settings)
+        await self._locker.lock(template.path, template.channels, platforms, output, progress)
 
     async def close(self) -> None:
         """End every build that is still going on; nothing of them stays."""
@@ -183,7 +189,7 @@ class Provisioner:
         known = self._known.get(lock)
         if known is not None and known[0] == stamp and self._store.description(known[1].key).exists():
             return known[1]
-        environment = self._store.load(environment_key(locking.read_lock(lock, self._platform)))
+        environment = self._store.load(environment_key(read_lock(lock, self._platform)))
         if environment is not None:
             self._known[lock] = (stamp, environment)
         return environment

@@ -1,7 +1,7 @@
 """Templates: a plain environment.yml, shipped in `env-templates/` or the user's own.
 
-Read by `provision.py` and by `doctor`. Never locks or installs anything. A template is hostile input: its size, its
-shape and every spec are checked before anything is done with it.
+Found for `provision.py` and `doctor`; `conda/lockfile.py` reads the file as the hostile input that it is. Never locks
+or installs anything.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
+from ..conda.lockfile import read_environment
+from ..errors import RequestError, SettingsError
 
-from ..errors import RequestError
-
-MAX_TEMPLATE_BYTES = 256 * 1024
+DEFAULT_CHANNELS = ("conda-forge",)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_HINT = "A template is a conda environment.yml with `channels` and `dependencies`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,8 @@ def find_template(name: str, channels: tuple[str, ...] = ()) -> Template:
     """Return the template of this name, or of this path, with `channels` instead of its own if there are any.
 
     Raises:
-        RequestError: there is none, or it cannot be used.
+        RequestError: there is none.
+        SettingsError: it cannot be used.
     """
     shipped = shipped_templates()
     if name in shipped:
@@ -80,46 +78,14 @@ def read_template(path: Path, channels: tuple[str, ...] = ()) -> Template:
     """Read and check an environment.yml.
 
     Raises:
-        RequestError: it cannot be read, or is no environment.yml that can be used here.
+        SettingsError: it cannot be read, or is no environment.yml that can be used here.
     """
-    document = _load(path)
-    if not isinstance(document, dict):
-        raise _bad(path, "it is not a mapping")
-    own_channels = _strings(path, document.get("channels", ["conda-forge"]), "channels")
-    dependencies = document.get("dependencies")
-    if not isinstance(dependencies, list) or not dependencies:
-        raise _bad(path, "it has no dependencies")
-    if any(isinstance(entry, dict) for entry in dependencies):
-        raise _bad(path, "it has a `pip:` section, which templates cannot have yet")
-    specs = _strings(path, dependencies, "dependencies")
     name = path.name.split(".")[0]
     if not _NAME.fullmatch(name):
-        raise _bad(path, "its file name is not a plain word")
-    return Template(name=name, path=path, channels=channels or own_channels, specs=specs)
-
-
-def _load(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TEMPLATE_BYTES + 1)
-        if len(data) > MAX_TEMPLATE_BYTES:
-            raise _bad(path, f"it is larger than {MAX_TEMPLATE_BYTES // 1024} KiB")
-        if any(isinstance(token, (yaml.AnchorToken, yaml.AliasToken)) for token in yaml.scan(data)):
-            raise _bad(path, "it uses YAML anchors")  # a few of them can stand for gigabytes
-        return yaml.safe_load(data)
-    except OSError as error:
-        raise _bad(path, error.strerror or str(error)) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _bad(path, f"it is not YAML ({str(error).splitlines()[0]})") from error
-
-
-def _strings(path: Path, value: Any, what: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(entry, str) and entry.strip() for entry in value):
-        raise _bad(path, f"its {what} are not a list of strings")
-    if any("\n" in entry or "\0" in entry or entry.startswith("-") for entry in value):
-        raise _bad(path, f"one of its {what} is no {what.removesuffix('s')}")
-    return tuple(entry.strip() for entry in value)
-
-
-def _bad(path: Path, why: str) -> RequestError:
-    return RequestError(f"The template {path} cannot be used: {why}.", hint=_HINT, code="bad-template")
+        raise SettingsError(
+            f"The template {path} cannot be used: its file name is not a plain word.",
+            hint="Rename it to letters, digits, dots and dashes, such as geo.yml.",
+            code="bad-template",
+        )
+    file = read_environment(path)
+    return Template(name, path, channels or file.channels or DEFAULT_CHANNELS, file.dependencies)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_conda_run import CondaRunError, Runtime, RunRequest
+from mcp_conda_run import CondaRunError, RunRequest, Runtime
 from mcp_conda_run.errors import RequestError
 from mcp_conda_run.models import RunResult, Status
 from mcp_conda_run.settings import Settings

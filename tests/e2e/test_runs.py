@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_conda_run import Runtime, RunRequest
+from mcp_conda_run import RunRequest, Runtime
 from mcp_conda_run.models import Progress, Status
 
 from ..support.warm import small_settings

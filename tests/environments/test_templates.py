@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mcp_conda_run.environments.templates import MAX_TEMPLATE_BYTES, find_template, read_template, shipped_templates
-from mcp_conda_run.errors import RequestError
+from mcp_conda_run.environments.templates import find_template, read_template, shipped_templates
+from mcp_conda_run.errors import RequestError, SettingsError
 
 
 def test_the_base_template_is_shipped():
@@ -43,32 +43,16 @@ def test_an_unknown_template_is_refused_with_those_that_exist():
     assert "base" in caught.value.hint
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        ("- just\n- a list\n", "not a mapping"),
-        ("dependencies: []\n", "no dependencies"),
-        ("channels: [conda-forge]\n", "no dependencies"),
-        ("dependencies: [python, {pip: [x]}]\n", "`pip:` section"),
-        ("dependencies: [python, 3]\n", "not a list of strings"),
-        ("dependencies: ['--evil']\n", "is no dependencie"),
-        ("dependencies: [python]\nchannels: conda-forge\n", "not a list of strings"),
-        ("a: &a [1]\ndependencies: *a\n", "anchors"),
-        ("dependencies: [python\n", "not YAML"),
-        ("!!python/object/apply:os.system ['true']\n", "not YAML"),
-        ("{" * 10_000, "not YAML"),
-        ("#" * (MAX_TEMPLATE_BYTES + 1), "larger than"),
-    ],
-)
-def test_a_template_that_is_none_is_refused_with_the_reason(tmp_path: Path, content: str, why: str):
+@pytest.mark.parametrize("content", ["- just\n- a list\n", "dependencies: []\n", "dependencies: [python, 3]\n", "{{{{"])
+def test_a_template_that_is_none_is_refused(tmp_path: Path, content: str):
     path = tmp_path / "bad.yml"
     path.write_text(content)
-    with pytest.raises(RequestError, match=why):
+    with pytest.raises(SettingsError, match="cannot be used"):
         read_template(path)
 
 
-def test_a_template_that_is_no_text_is_refused(tmp_path: Path):
-    path = tmp_path / "bad.yml"
-    path.write_bytes(b"\xff\xfe\x00dependencies")
-    with pytest.raises(RequestError, match="cannot be used"):
+def test_a_template_whose_name_is_no_word_is_refused(tmp_path: Path):
+    path = tmp_path / "-rf *.yml"
+    path.write_text("dependencies: [python]\n")
+    with pytest.raises(SettingsError, match="plain word"):
         read_template(path)
