@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 ALL_PLATFORMS = ("linux-64", "osx-arm64", "win-64")
 WORK_PREFIX = ".locking-"
-BAD_SPEC = re.compile(r"Failed to turn `(.+?)` into a MatchSpec")
+BAD_SPEC = re.compile(r"^RuntimeError: Failed to turn `(.+)` into a MatchSpec", re.MULTILINE)
 SPEC_HINT = "Write `name`, `name=1.2` or `name>=1.2,<2`, as conda does."
 
 

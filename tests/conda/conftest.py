@@ -1,0 +1,75 @@
+"""An engine with caches of its own for each test, and a short way to ask it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_conda_run.conda.engine import SolveRequest, current_platform
+from mcp_conda_run.conda.rattler import RattlerEngine
+from mcp_conda_run.models import LockedPackage
+
+Row = dict[str, Any]
+Edit = Callable[[str, Row], Row | None]
+Derive = Callable[[Edit], Path]
+Solve = Callable[..., Awaitable[tuple[LockedPackage, ...]]]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def engine(cache: Path) -> RattlerEngine:
+    return RattlerEngine(cache / "pkgs", cache / "repodata", timeout_s=120)
+
+
+@pytest.fixture
+def offline_engine(cache: Path) -> RattlerEngine:
+    """An engine on the same caches that never uses the network."""
+    return RattlerEngine(cache / "pkgs", cache / "repodata", timeout_s=120, offline=True)
+
+
+@pytest.fixture
+def channel(small_channel: Path) -> str:
+    return small_channel.as_uri()
+
+
+@pytest.fixture
+def solve(engine: RattlerEngine, channel: str) -> Solve:
+    """`await solve("numpy <2", pinned=...)` on the small channel, for this machine."""
+
+    async def ask(*specs: str, channels: tuple[str, ...] = (channel,), **more: object) -> tuple[LockedPackage, ...]:
+        request = SolveRequest(specs=specs, channels=channels, platform=current_platform(), **more)  # type: ignore[arg-type]
+        return await engine.solve(request)
+
+    return ask
+
+
+@pytest.fixture
+def derive(small_channel: Path, tmp_path: Path) -> Derive:
+    """Make a channel like the small one, with each row of its repodata edited, or left out where the edit is None.
+
+    The archives are hard links: replace one, never write into it.
+    """
+
+    def make(edit: Edit) -> Path:
+        root = tmp_path / f"derived-{len(list(tmp_path.glob('derived-*')))}"
+        for subdir in (current_platform(), "noarch"):
+            (root / subdir).mkdir(parents=True)
+            whole = json.loads((small_channel / subdir / "repodata.json").read_text())
+            for kind in ("packages", "packages.conda"):
+                edited = {name: edit(name, dict(row)) for name, row in whole.get(kind, {}).items()}
+                whole[kind] = {name: row for name, row in edited.items() if row is not None}
+                for name in whole[kind]:
+                    os.link(small_channel / subdir / name, root / subdir / name)
+            (root / subdir / "repodata.json").write_text(json.dumps(whole))
+        return root
+
+    return make
