@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import channels, prefixes, warm
+from .support import channels, prefixes
 from .support.http_channel import ChannelServer
 
 FOREIGN_VARIABLES = ("MCP_CONDA_RUN_", "CONDA_", "MAMBA_", "RATTLER_")
@@ -59,10 +59,14 @@ def small_prefix(small_channel: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def warm_small_cache(small_channel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache directory in which the template of `support.warm.small_settings` is ready. Tests may add to it."""
+    from .support import warm  # late: tests of one room do not need all of the others
+
     return warm.warm(warm.small_settings(tmp_path_factory.mktemp("warm"), small_channel))
 
 
 @pytest.fixture(scope="session")
 def warm_scientific_cache(scientific_channel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache directory in which the shipped base template is ready. Tests may add to it."""
+    from .support import warm  # late: tests of one room do not need all of the others
+
     return warm.warm(warm.scientific_settings(tmp_path_factory.mktemp("science"), scientific_channel))
