@@ -11,7 +11,7 @@ from .models import Plan, RunResult
 
 def result_document(result: RunResult) -> dict[str, Any]:
     """Return a result as JSON data; figures are base64 text."""
-    document = _plain(result)
+    document: dict[str, Any] = _plain(result)
     for figure, row in zip(result.figures, document["figures"], strict=True):
         row["data"] = base64.b64encode(figure.data).decode()
     return document
@@ -19,7 +19,8 @@ def result_document(result: RunResult) -> dict[str, Any]:
 
 def plan_document(plan: Plan) -> dict[str, Any]:
     """Return a plan as JSON data."""
-    return _plain(plan)
+    document: dict[str, Any] = _plain(plan)
+    return document
 
 
 def _plain(value: Any) -> Any:

@@ -29,7 +29,7 @@ INPUT_DIGEST = "mcp-conda-run-input"
 """The key in a lock's custom metadata that holds the digest of what it was made from."""
 
 ARCHIVE = re.compile(r"(?P<stem>.+-(?P<build>[^-]+))\.(conda|tar\.bz2)")
-ADDRESS = re.compile(r"(?P<channel>(https?://[^/\s]+|file://)/\S*)/(?P<subdir>[a-z0-9-]+)/(?P<file>[^/\s?#]+)")
+ADDRESS = re.compile(r"(?P<channel>(https?://[^/\s]+|file://)(/\S*)?)/(?P<subdir>[a-z0-9-]+)/(?P<file>[^/\s?#]+)")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MD5 = re.compile(r"[0-9a-f]{32}")
 NAME_OF_SPEC = re.compile(r"(?:[^:\s]+(?:::))?([A-Za-z0-9_.-]+)")

@@ -33,12 +33,13 @@ def error_of(settings: Settings, **request: object) -> str:
     try:
         result = run(settings, **request)
     except CondaRunError as error:
-        assert error.hint
-        return error.code
-    assert result.status is Status.INSTALL_ERROR, result
-    assert result.error is not None
-    assert result.error.hint
-    return result.error.type
+        code, hint = error.code, error.hint
+    else:
+        assert result.status is Status.INSTALL_ERROR, result
+        assert result.error is not None
+        code, hint = result.error.type, result.error.hint
+    assert hint
+    return code
 
 
 def test_an_unknown_template_is_refused(warm_small_cache: Path, small_channel: Path):

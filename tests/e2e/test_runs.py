@@ -138,7 +138,9 @@ async def test_a_syntax_error_is_pythons_own(runtime: Runtime):
 
 
 async def test_runs_at_the_same_time_do_not_see_each_other(runtime: Runtime):
-    code = "import os, pathlib\npathlib.Path.home().joinpath('mine').write_text(tag)\nsorted(os.listdir(pathlib.Path.home()))"
+    code = (
+        "from pathlib import Path as P\n(P.home() / 'mine').write_text(tag)\nsorted(p.name for p in P.home().iterdir())"
+    )
     results = await asyncio.gather(
         *(runtime.run(RunRequest(code=code, global_variables={"tag": str(n)})) for n in range(4))
     )
