@@ -29,7 +29,7 @@ _NR_OPEN_TREE = 428
 _NR_MOVE_MOUNT = 429
 _NR_MOUNT_SETATTR = 442
 
-# unshare(2)
+# From the manual: unshare(2).
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWCGROUP = 0x0200_0000
 CLONE_NEWUTS = 0x0400_0000
@@ -38,7 +38,7 @@ CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWPID = 0x2000_0000
 CLONE_NEWNET = 0x4000_0000
 
-# mount(2)
+# From the manual: mount(2).
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
@@ -47,7 +47,7 @@ MS_REC = 16384
 MS_SLAVE = 1 << 19
 MNT_DETACH = 2
 
-# mount_setattr(2), open_tree(2), move_mount(2)
+# From the manual: mount_setattr(2), open_tree(2), move_mount(2).
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
@@ -60,7 +60,7 @@ _OPEN_TREE_CLONE = 1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 
-# prctl(2)
+# From the manual: prctl(2).
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
@@ -90,7 +90,8 @@ def prctl(option: int, *arguments: int) -> int:
     return _check(_libc.prctl(ctypes.c_int(option), *map(ctypes.c_ulong, padded)), f"prctl({option})")
 
 
-# --- processes --------------------------------------------------------------------------------------------------------
+# --- processes
+# --------------------------------------------------------------------------------------------------------
 
 
 def set_child_subreaper() -> None:
@@ -122,7 +123,8 @@ def drop_capabilities() -> None:
     _check(_libc.syscall(ctypes.c_long(_NR_CAPSET), header, nothing), "capset")
 
 
-# --- namespaces -------------------------------------------------------------------------------------------------------
+# --- namespaces
+# -------------------------------------------------------------------------------------------------------
 
 
 def unshare(flags: int) -> None:
@@ -138,7 +140,8 @@ def setns(descriptor: int, flags: int) -> None:
 def unshare_user(inner_uid: int, inner_gid: int, extra: int = 0) -> None:
     """Enter a new user namespace, in which this process's ids are called as given (user_namespaces(7)).
 
-    With it come all capabilities over what is made from now on, and over nothing else. The caller must have one thread.
+    With it come all capabilities over what is made from now on, and over nothing else. The caller must have one
+    thread.
     """
     uid, gid = os.geteuid(), os.getegid()
     unshare(CLONE_NEWUSER | extra)
@@ -163,7 +166,8 @@ def loopback_up() -> None:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP_RUNNING))
 
 
-# --- mounts -----------------------------------------------------------------------------------------------------------
+# --- mounts
+# -----------------------------------------------------------------------------------------------------------
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
@@ -185,9 +189,9 @@ def pivot_root(new: str, old: str) -> None:
     _check(result, "pivot_root")
 
 
-def set_mount_attributes(path: str, attributes: int, recursive: bool = True, descriptor: int = _AT_FDCWD) -> None:
+def set_mount_attributes(path: str, attributes: int, *, recursive: bool = True) -> None:
     """Set attributes of a mount and, if asked for, of all below it (man 2 mount_setattr)."""
-    _mount_setattr(descriptor, path, struct.pack("QQQQ", attributes, 0, 0, 0), _AT_RECURSIVE if recursive else 0)
+    _mount_setattr(_AT_FDCWD, path, struct.pack("QQQQ", attributes, 0, 0, 0), _AT_RECURSIVE if recursive else 0)
 
 
 def bind(source: str, target: str, attributes: int = 0) -> None:
@@ -198,26 +202,34 @@ def bind(source: str, target: str, attributes: int = 0) -> None:
 
 
 def bind_idmapped(source: str, target: str, user_namespace: int, attributes: int = 0) -> None:
-    """Like `bind`, with the owners of files translated by the maps of a user namespace, given by a descriptor.
-
-    Needs CAP_SYS_ADMIN over the file system itself, and file systems that can do it (man 2 mount_setattr, "ID-mapped
-    mounts").
-    """
-    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
-    tree = _check(
-        _libc.syscall(ctypes.c_long(_NR_OPEN_TREE), _AT_FDCWD, os.fsencode(source), ctypes.c_uint(flags)),
-        f"open_tree {source}",
-    )
+    """Like `bind`, with the owners of files translated by the maps of a user namespace, given by a descriptor."""
+    tree = idmapped_tree(source, user_namespace, attributes)
     try:
-        wanted = struct.pack("QQQQ", attributes | MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
-        _mount_setattr(tree, "", wanted, _AT_RECURSIVE | _AT_EMPTY_PATH)
-        place = os.fsencode(target)
         result = _libc.syscall(
-            ctypes.c_long(_NR_MOVE_MOUNT), tree, b"", _AT_FDCWD, place, ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)
+            *(ctypes.c_long(_NR_MOVE_MOUNT), tree, b"", _AT_FDCWD, os.fsencode(target)),
+            ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH),
         )
         _check(result, f"move_mount {target}")
     finally:
         os.close(tree)
+
+
+def idmapped_tree(source: str, user_namespace: int, attributes: int = 0) -> int:
+    """Return a descriptor of a copy of the mounts at `source`, not attached anywhere, with owners translated.
+
+    Needs CAP_SYS_ADMIN over the file systems themselves, and file systems that can do it (mount_setattr(2),
+    "ID-mapped mounts").
+    """
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
+    result = _libc.syscall(ctypes.c_long(_NR_OPEN_TREE), _AT_FDCWD, os.fsencode(source), ctypes.c_uint(flags))
+    tree = _check(result, f"open_tree {source}")
+    try:
+        wanted = struct.pack("QQQQ", attributes | MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+        _mount_setattr(tree, "", wanted, _AT_RECURSIVE | _AT_EMPTY_PATH)
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
 
 
 def _mount_setattr(descriptor: int, path: str, attributes: bytes, flags: int) -> None:
@@ -232,7 +244,8 @@ def _mount_setattr(descriptor: int, path: str, attributes: bytes, flags: int) ->
     _check(result, f"mount_setattr {path}")
 
 
-# --- seccomp ----------------------------------------------------------------------------------------------------------
+# --- seccomp
+# ----------------------------------------------------------------------------------------------------------
 
 
 class _FilterProgram(ctypes.Structure):

@@ -18,8 +18,8 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from ..guest import syscalls
-from .order import CONTROL_FD, Bounds, Descriptors, Order
+from .mainprocess import Main, start_plain
+from .order import Bounds, Descriptors, Order
 from .processes import Used, descendants, kill_all_children, proportional_memory, used, written_bytes
 
 SAMPLE_S = 0.05
@@ -48,15 +48,24 @@ def _keep(order: Order, descriptors: Descriptors, lifeline: socket.socket) -> No
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    if sys.platform == "linux":
-        syscalls.set_child_subreaper()
-    main = start(order, descriptors)
+    main = _start(order, descriptors)
     for descriptor in (descriptors.control, descriptors.stdout, descriptors.stderr):
         os.close(descriptor)
-    _report(lifeline, started=main)
+    _report(lifeline, started=main.pid, identity_dropped=main.identity_dropped)
     status, limit, peak = _Watch(order.bounds, main, lifeline, woken).until_the_end()
     _report(lifeline, status=status, limit=limit, memory_bytes=peak)
     kill_all_children()
+
+
+def _start(order: Order, descriptors: Descriptors) -> Main:
+    if sys.platform == "linux":
+        from ..guest import syscalls  # noqa: PLC0415 - not for other platforms
+        from .confinement import start_confined  # noqa: PLC0415
+
+        syscalls.set_child_subreaper()
+        if order.walls is not None:
+            return start_confined(order, order.walls, descriptors)
+    return start_plain(order, descriptors)
 
 
 def _report(lifeline: socket.socket, **fields: Any) -> None:
@@ -66,86 +75,6 @@ def _report(lifeline: socket.socket, **fields: Any) -> None:
         return  # the server is gone, and with it everybody who would read this
 
 
-# --- the main process
-# -------------------------------------------------------------------------------------------------
-
-
-def start(order: Order, descriptors: Descriptors) -> int:
-    """Fork the run's main process, which executes what the order says; return its process id.
-
-    Raises:
-        OSError: it could not be executed.
-    """
-    failed, failure = os.pipe()
-    main = os.fork()
-    if main == 0:
-        _become(order, descriptors, failure)
-    os.close(failure)
-    with open(failed, "rb") as reader:
-        message = reader.read()
-    if message:
-        number, _, what = message.decode().partition(" ")
-        raise OSError(int(number), os.strerror(int(number)), what)
-    return main
-
-
-def _become(order: Order, descriptors: Descriptors, failure: int) -> NoReturn:
-    """Turn this forked process into the run's main process."""
-    try:
-        os.setsid()
-        if sys.platform == "linux":
-            syscalls.die_with_parent()
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)  # ignored signals stay ignored over an exec (execve(2))
-        failure = _place(descriptors, failure)
-        for name, bounds in order.rlimits.items():
-            _limit(name, bounds)
-        os.chdir(order.cwd)
-        os.execve(order.argv[0], list(order.argv), dict(order.environ))  # noqa: S606 - a shell is what we avoid
-    except OSError as error:
-        os.write(failure, f"{error.errno} {error.filename or order.argv[0]}".encode())
-    finally:
-        os._exit(127)
-
-
-def _place(descriptors: Descriptors, failure: int) -> int:
-    """Put the descriptors where the guest expects them and close all others; return the new number of `failure`."""
-    first_free = 16
-    moved = [_move_up(number, first_free) for number in (descriptors.control, descriptors.stdout, descriptors.stderr)]
-    failure = _move_up(failure, first_free)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for number, place in ((nothing, 0), (moved[1], 1), (moved[2], 2), (moved[0], CONTROL_FD)):
-        os.dup2(number, place, inheritable=True)
-    os.dup2(failure, CONTROL_FD + 1, inheritable=False)
-    os.closerange(CONTROL_FD + 2, _highest_descriptor() + 1)
-    return CONTROL_FD + 1
-
-
-def _move_up(number: int, lowest: int) -> int:
-    import fcntl  # noqa: PLC0415 - not there on Windows
-
-    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, lowest)
-
-
-def _highest_descriptor() -> int:
-    try:
-        return max(map(int, os.listdir("/dev/fd")))
-    except OSError:
-        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-def _limit(name: str, bounds: tuple[int, int]) -> None:
-    number = getattr(resource, f"RLIMIT_{name}", None)
-    if number is None:
-        return
-    soft, hard = bounds
-    hardest = resource.getrlimit(number)[1]
-    if hardest != resource.RLIM_INFINITY:
-        soft, hard = min(soft, hardest), min(hard, hardest)
-    resource.setrlimit(number, (soft, hard))
-
-
 # --- the watch
 # --------------------------------------------------------------------------------------------------------
 
@@ -153,7 +82,7 @@ def _limit(name: str, bounds: tuple[int, int]) -> None:
 class _Watch:
     """Waits for the end of the main process, of the lifeline, or of a bound."""
 
-    def __init__(self, bounds: Bounds, main: int, lifeline: socket.socket, woken: int) -> None:
+    def __init__(self, bounds: Bounds, main: Main, lifeline: socket.socket, woken: int) -> None:
         self.bounds = bounds
         self.main = main
         self.lifeline = lifeline
@@ -166,19 +95,34 @@ class _Watch:
         """Return the main process's wait status, the name of the bound that ended it, and the highest memory seen."""
         limit = ""
         sources: list[socket.socket | int] = [self.lifeline, self.woken]
+        if self.main.reports is not None:
+            sources.append(self.main.reports)
         while True:
             ready, _, _ = select.select(sources, [], [], SAMPLE_S)
             if self.woken in ready:
                 os.read(self.woken, 4096)
-            status = self._ended()
+            status = self._reported() if self.main.reports in ready else self._ended()
             if status is not None:
                 return status, limit, self.peak
             if self.lifeline in ready:
-                sources = [self.woken]  # its end of file is said once
+                sources.remove(self.lifeline)  # its end of file is said once
             elif not limit:
                 limit = self._exceeded()
-            if limit or len(sources) == 1:
-                os.killpg(self.main, signal.SIGKILL)  # what has left its group is killed when its status is known
+            if limit or self.lifeline not in sources:
+                self._kill()
+
+    def _kill(self) -> None:
+        """Kill the main process and its group, or the first of its namespace and with it all."""
+        if self.main.reports is None:
+            os.killpg(self.main.pid, signal.SIGKILL)  # what has left its group is killed when its status is known
+        else:
+            os.kill(self.main.pid, signal.SIGKILL)
+
+    def _reported(self) -> int:
+        """Return what pid 1 says; if it was killed before it could, so was the main process."""
+        assert self.main.reports is not None  # noqa: S101 - only asked if there is somebody to ask
+        said = self.main.reports.recv(64)
+        return int(said) if said.strip().isdigit() else signal.SIGKILL
 
     def _ended(self) -> int | None:
         """Reap whatever has ended; return the main process's wait status if it is among them."""
@@ -189,16 +133,16 @@ class _Watch:
                 return None
             if pid == 0:
                 return None
-            if pid == self.main:
-                return status
+            if pid == self.main.pid:
+                return status if self.main.reports is None else self._reported()
 
     def _exceeded(self) -> str:
         """Return the name of the bound that the run is over, or nothing."""
         pids = descendants(os.getpid())
-        now = used(pids)
+        now = used(pids, stage_bytes=self._stage_bytes())
         self.peak = max(self.peak, now.memory_bytes)
         if self.bounds.memory_bytes and now.memory_bytes > self.bounds.memory_bytes:
-            self.peak = proportional_memory(pids)
+            self.peak = proportional_memory(pids, stage_bytes=self._stage_bytes())
             if self.peak > self.bounds.memory_bytes:
                 return "memory"
         if self.bounds.processes and now.processes > self.bounds.processes:
@@ -206,6 +150,13 @@ class _Watch:
         if self.bounds.cpu_s and self._cpu_s(now) > self.bounds.cpu_s:
             return "cpu"
         return "disk" if self._disk_exceeded() else ""
+
+    def _stage_bytes(self) -> int:
+        """Return what the run's tmpfs holds: that is memory as well."""
+        if self.main.stage is None:
+            return 0
+        status = os.fstatvfs(self.main.stage)
+        return (status.f_blocks - status.f_bfree) * status.f_frsize
 
     @staticmethod
     def _cpu_s(now: Used) -> float:

@@ -20,7 +20,7 @@ from ..errors import HostError
 from ..models import Isolation, Limits
 from .order import CONTROL_FD, Bounds, Order
 from .running import MARK, RunProcess, finish, kill_marked, running
-from .spawner_client import PACKAGE, Channels, Lifeline, Spawner
+from .spawner_client import PACKAGE, Spawner
 from .surroundings import resource_limits, run_variables
 from .tier import Launch
 
@@ -67,10 +67,14 @@ class PlainTier:
             paths = {mount.target: str(mount.source) for mount in launch.mounts}
             isolation = Isolation(tier=self.name, network="full", limits=held_limits(launch.limits), notes=NOTES)
 
-            def describe(channels: Channels, lifeline: Lifeline) -> RunProcess:
-                return RunProcess(channels, lifeline, paths, str(scratch / "main"), isolation)
-
-            async with running(self._spawner, order, describe, sweep=lambda: kill_marked(launch.run_id)) as process:
+            async with running(
+                self._spawner,
+                order,
+                paths,
+                str(scratch / "main"),
+                lambda _: isolation,
+                sweep=lambda: kill_marked(launch.run_id),
+            ) as process:
                 yield process
         finally:
             self._trash.discard(prefix)

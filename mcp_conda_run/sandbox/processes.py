@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 LINUX = sys.platform == "linux"
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 GIVE_UP_S = 2.0
 """How long processes may resist; a kill(2) of our own processes does not fail, but others' (setuid) may not be ours."""
@@ -80,51 +79,75 @@ def _parents_ps() -> dict[int, int]:
     return {int(pid): int(parent) for pid, parent in rows}
 
 
-def used(pids: Iterable[int]) -> Used:
-    """Return what these processes use; those that are gone count nothing."""
-    memory = processes = 0
+def used(pids: Iterable[int], stage_bytes: int = 0) -> Used:
+    """Return what these processes use; those that are gone count nothing.
+
+    Args:
+        pids: the processes.
+        stage_bytes: what a tmpfs of theirs holds. What they have mapped of it is in their shared memory as well, so
+            the larger of the two counts.
+    """
+    anonymous = shared = processes = 0
     cpu = 0.0
     for pid in pids:
-        one = _used_linux(pid) if LINUX else _used_ps(pid)
-        memory, processes, cpu = memory + one.memory_bytes, processes + one.processes, cpu + one.cpu_s
-    return Used(memory, processes, cpu)
+        one = _sample_linux(pid) if LINUX else _sample_ps(pid)
+        anonymous, shared = anonymous + one.anonymous_bytes, shared + one.shared_bytes
+        processes, cpu = processes + one.threads, cpu + one.cpu_s
+    return Used(anonymous + max(shared, stage_bytes), processes, cpu)
 
 
-def _used_linux(pid: int) -> Used:
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    anonymous_bytes: int = 0
+    shared_bytes: int = 0
+    threads: int = 0
+    cpu_s: float = 0.0
+
+
+def _sample_linux(pid: int) -> _Sample:
     """Count resident anonymous and shared memory, not the pages of files: those the kernel can drop."""
     stat = _stat(pid)
-    try:
-        with open(f"/proc/{pid}/status", encoding="latin-1") as file:
-            rows = dict(line.split(":", 1) for line in file)
-    except (OSError, ValueError):
-        return Used()
-    kibibytes = sum(int(rows[name].split()[0]) for name in ("RssAnon", "RssShmem") if name in rows)
+    rows = _rows(f"/proc/{pid}/status")
     cpu = sum(map(int, stat[11:15])) / TICKS if stat else 0.0
-    return Used(kibibytes * 1024, int(rows.get("Threads", "0")), cpu)
+    threads = int(rows.get("Threads", "0"))
+    return _Sample(_kibibytes(rows, "RssAnon"), _kibibytes(rows, "RssShmem"), threads, cpu)
 
 
-def _used_ps(pid: int) -> Used:
+def _rows(path: str) -> dict[str, str]:
+    """Return the rows of a /proc file of the form `name: value`; none if the process is gone."""
+    try:
+        with open(path, encoding="latin-1") as file:
+            return {name: value for name, colon, value in (line.partition(":") for line in file) if colon}
+    except OSError:
+        return {}
+
+
+def _kibibytes(rows: dict[str, str], name: str) -> int:
+    return int(rows[name].split()[0]) * 1024 if name in rows else 0
+
+
+def _sample_ps(pid: int) -> _Sample:
     done = subprocess.run(["/bin/ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False)
     kibibytes = done.stdout.strip()
-    return Used(int(kibibytes) * 1024, 1) if kibibytes.isdigit() else Used()
+    return _Sample(int(kibibytes) * 1024, 0, 1) if kibibytes.isdigit() else _Sample()
 
 
-def proportional_memory(pids: Iterable[int]) -> int:
+def proportional_memory(pids: Iterable[int], stage_bytes: int = 0) -> int:
     """Return the memory of these processes with every shared page counted once, in bytes.
 
     Dear (the kernel walks the page tables), so only asked for when the cheap sum looks too large: forked processes
     share most of what they seem to have.
     """
-    total = 0
+    anonymous = shared = 0
     for pid in pids:
-        try:
-            with open(f"/proc/{pid}/smaps_rollup", encoding="latin-1") as file:
-                rows = dict(line.split(":", 1) for line in file.readlines()[1:])
-        except (OSError, ValueError):
-            total += _used_linux(pid).memory_bytes if LINUX else _used_ps(pid).memory_bytes
-            continue
-        total += sum(int(rows[name].split()[0]) * 1024 for name in ("Pss_Anon", "Pss_Shmem") if name in rows)
-    return total
+        rows = _rows(f"/proc/{pid}/smaps_rollup")
+        if "Pss_Anon" in rows:
+            anonymous += _kibibytes(rows, "Pss_Anon")
+            shared += _kibibytes(rows, "Pss_Shmem")
+        else:
+            one = _sample_linux(pid) if LINUX else _sample_ps(pid)
+            anonymous, shared = anonymous + one.anonymous_bytes, shared + one.shared_bytes
+    return anonymous + max(shared, stage_bytes)
 
 
 def written_bytes(places: Iterable[str], since: float) -> int:

@@ -53,7 +53,9 @@ class RunProcess:
 async def running(
     spawner: Spawner,
     order: Order,
-    describe: Callable[[Channels, Lifeline], RunProcess],
+    paths: Mapping[str, str],
+    scratch: str,
+    describe: Callable[[Lifeline], Isolation],
     *,
     sweep: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[RunProcess]:
@@ -62,7 +64,9 @@ async def running(
     Args:
         spawner: who starts it.
         order: what to start.
-        describe: makes the process's public face.
+        paths: for each mount's target, where the run sees it.
+        scratch: the run's own writable directory, as it sees it.
+        describe: says, when the process has started, what holds it.
         sweep: kills the run's processes without the help of its keeper; called if that is gone before its time.
 
     Raises:
@@ -79,7 +83,7 @@ async def running(
     lifeline = Lifeline(channels.lifeline)
     try:
         await lifeline.started()
-        yield describe(channels, lifeline)
+        yield RunProcess(channels, lifeline, paths, scratch, describe(lifeline))
     finally:
         lifeline.kill()
         ending = asyncio.ensure_future(_end(channels, lifeline, sweep))

@@ -176,6 +176,7 @@ class Lifeline:
         self._started: asyncio.Future[int] = loop.create_future()
         self._exit: asyncio.Future[Exit] = loop.create_future()
         self.keeper_reported_end = False
+        self.identity_dropped = False
         self.memory_bytes = 0
         self._task = loop.create_task(self._follow(), name="lifeline")
 
@@ -225,6 +226,7 @@ class Lifeline:
         if "failed" in report:
             self._settle(HostError(f"A run's process could not be started: {report['failed']}."))
         elif "started" in report and not self._started.done():
+            self.identity_dropped = bool(report["identity_dropped"])
             self._started.set_result(int(report["started"]))
         elif "status" in report and not self._exit.done():
             self.keeper_reported_end = True

@@ -59,10 +59,8 @@ async def started(spawner: Spawner, code: str, bounds: Bounds | None = None, **f
         bounds=bounds or Bounds(),
     )
 
-    def describe(channels, lifeline):
-        return RunProcess(channels, lifeline, {}, "/", Isolation(tier="none"))
-
-    async with running(spawner, order, describe, sweep=lambda: kill_marked(RUN_ID)) as process:
+    isolation = Isolation(tier="none")
+    async with running(spawner, order, {}, "/", lambda _: isolation, sweep=lambda: kill_marked(RUN_ID)) as process:
         yield process
 
 

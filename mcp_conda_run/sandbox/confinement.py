@@ -1,0 +1,126 @@
+"""How a run's process comes to be inside its walls (tier A): the order of the steps, and why it is this one.
+
+Called by the keeper, in the keeper's process. The keeper makes a process that is pid 1 of a new pid namespace. That
+one makes the mounts and the network, forks the main process as pid 2, and stays as its reaper: when it ends, the
+kernel kills all that is left in the namespace. The main process gives everything away before it executes the
+environment's Python: from the first instruction of that on, the code is a stranger's.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from contextlib import suppress
+from typing import NoReturn
+
+from ..guest import seccomp, syscalls
+from .identity import Owner, choose_owner
+from .mainprocess import Main, fork_main
+from .order import GUEST_DIRECTORY, INNER_ID, Descriptors, Order, Walls
+from .rootfs import build_skeleton, enter, lock_covers, mount_binds, mount_prefix, mount_stage, show
+
+NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWCGROUP
+PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+STARTED = b"started\n"
+MESSAGE_BYTES = 4096
+
+
+def start_confined(order: Order, walls: Walls, descriptors: Descriptors) -> Main:
+    """Start the main process inside its walls.
+
+    Raises:
+        OSError: the kernel refuses one of the steps, or the program cannot be executed.
+    """
+    owner = choose_owner(walls)
+    if owner.identity is None:
+        # Capabilities over all that is made from here on, and over nothing that is there; the ids stay what they are.
+        syscalls.unshare_user(os.geteuid(), os.getegid())
+    syscalls.unshare(syscalls.CLONE_NEWPID)
+    ours, theirs = socket.socketpair()
+    first = os.fork()
+    if first == 0:
+        ours.close()
+        _be_first(order, walls, descriptors, owner, theirs)
+    theirs.close()
+    owner.close()
+    message, stage, _, _ = socket.recv_fds(ours, MESSAGE_BYTES, 1)
+    if message != STARTED:
+        os.waitpid(first, 0)
+        number, _, what = message.decode(errors="replace").strip().partition(" ")
+        raise OSError(int(number or 0), os.strerror(int(number or 0)), what or "the sandbox")
+    return Main(first, ours, stage[0], owner.identity is not None)
+
+
+# --- pid 1
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _be_first(order: Order, walls: Walls, descriptors: Descriptors, owner: Owner, keeper: socket.socket) -> NoReturn:
+    """Build the walls, start the main process, reap whatever ends, and end with it."""
+    try:
+        syscalls.die_with_parent()
+        os.close(descriptors.lifeline)
+        stage = _build(walls, owner)
+        main = fork_main(order, descriptors, lambda: _give_everything_away(walls, owner))
+        socket.send_fds(keeper, [STARTED], [stage])
+        for descriptor in (stage, descriptors.control, descriptors.stdout, descriptors.stderr):
+            os.close(descriptor)
+        syscalls.drop_capabilities()
+        _reap_until(main, keeper)
+    except OSError as error:
+        with suppress(OSError):
+            keeper.sendall(f"{error.errno or 0} {error.filename or ''}\n".encode(errors="replace"))
+    finally:
+        os._exit(1)
+
+
+def _build(walls: Walls, owner: Owner) -> int:
+    """Make namespaces and mounts and enter them; return a descriptor of the stage, by which its use can be seen."""
+    syscalls.unshare(NAMESPACES | (syscalls.CLONE_NEWNET if walls.own_network else 0))
+    syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)  # nothing of ours shows up in the host
+    with suppress(OSError):
+        syscalls.write("/proc/self/oom_score_adj", "1000")  # if the host's memory runs out, runs go first
+    build_skeleton(walls.root)
+    mount_stage(walls, owner)
+    stage = os.open(walls.stage, os.O_PATH | os.O_CLOEXEC)
+    mount_binds(walls, owner)
+    mount_prefix(walls, owner)
+    lock_covers(walls)
+    show(walls.guest, walls.root + GUEST_DIRECTORY)
+    # Processes of other owners are hidden: pid 1 has the server's command line.
+    syscalls.mount("proc", f"{walls.root}/proc", "proc", PROC_FLAGS, "hidepid=2")
+    if walls.own_network:
+        syscalls.loopback_up()
+    socket.sethostname("sandbox")
+    enter(walls.root)
+    return stage
+
+
+def _reap_until(main: int, keeper: socket.socket) -> None:
+    while True:
+        pid, status = os.wait()
+        if pid == main:
+            keeper.sendall(f"{status}\n".encode())
+            return
+
+
+# --- pid 2
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _give_everything_away(walls: Walls, owner: Owner) -> None:
+    """Leave the main process with nothing that could open a wall."""
+    if owner.identity is not None:
+        os.setgroups([])
+        os.setresgid(owner.identity, owner.identity, owner.identity)
+        os.setresuid(owner.identity, owner.identity, owner.identity)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # else /proc/self is root's, and the maps cannot be written
+    # Last of the namespaces: the mounts, the network and the pids now belong to its parent, where this process has no
+    # capabilities; and its count of processes begins at zero, for itself alone.
+    syscalls.unshare_user(INNER_ID, INNER_ID)
+    if walls.processes:
+        resource.setrlimit(resource.RLIMIT_NPROC, (walls.processes, walls.processes))
+    syscalls.drop_capabilities()
+    syscalls.set_no_new_privileges()
+    syscalls.install_seccomp(seccomp.filter_program())

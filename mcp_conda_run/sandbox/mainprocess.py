@@ -1,0 +1,127 @@
+"""From a forked process to the run's main process: descriptors, limits, exec.
+
+Called by the keeper for ordinary processes, and by `confinement.py` behind walls.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from .order import CONTROL_FD, Descriptors, Order
+
+_FAILURE_FD = CONTROL_FD + 1
+_OUT_OF_THE_WAY = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Main:
+    """The process whose end is the end of the run, as its keeper sees it.
+
+    Attributes:
+        pid: a child of the keeper: the main process itself, or pid 1 of its namespace.
+        reports: where pid 1 says how the main process ended; None if that is `pid` itself.
+        stage: a descriptor of the file system that takes what the run writes; None if there is none of its own.
+        identity_dropped: whether the main process is another user than its keeper.
+    """
+
+    pid: int
+    reports: socket.socket | None = None
+    stage: int | None = None
+    identity_dropped: bool = False
+
+
+def start_plain(order: Order, descriptors: Descriptors) -> Main:
+    """Start the main process as an ordinary child.
+
+    Raises:
+        OSError: it could not be executed.
+    """
+    return Main(fork_main(order, descriptors, _die_with_keeper))
+
+
+def _die_with_keeper() -> None:
+    if sys.platform == "linux":
+        from ..guest import syscalls  # noqa: PLC0415 - not for other platforms
+
+        syscalls.die_with_parent()
+
+
+def fork_main(order: Order, descriptors: Descriptors, prepare: Callable[[], None]) -> int:
+    """Fork a process that calls `prepare` and then executes what the order says; return its id once it does.
+
+    Raises:
+        OSError: it could not be executed.
+    """
+    failed, failure = os.pipe()
+    main = os.fork()
+    if main == 0:
+        _become(order, descriptors, prepare, failure)
+    os.close(failure)
+    with open(failed, "rb") as reader:
+        message = reader.read().decode(errors="replace")
+    if message:
+        os.waitpid(main, 0)
+        number, _, what = message.partition(" ")
+        raise OSError(int(number), os.strerror(int(number)), what)
+    return main
+
+
+def _become(order: Order, descriptors: Descriptors, prepare: Callable[[], None], failure: int) -> NoReturn:
+    try:
+        os.setsid()
+        _usual_signals()
+        place_descriptors(descriptors, failure)
+        failure = _FAILURE_FD
+        limit(order.rlimits)
+        os.chdir(order.cwd)
+        prepare()
+        os.execve(order.argv[0], list(order.argv), dict(order.environ))  # noqa: S606 - a shell is what we avoid
+    except OSError as error:
+        os.write(failure, f"{error.errno or 0} {error.filename or order.argv[0]}".encode(errors="replace"))
+    finally:
+        os._exit(127)
+
+
+def _usual_signals() -> None:
+    """Undo what Python and the keeper set: an ignored signal would stay ignored over the exec (execve(2))."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def place_descriptors(descriptors: Descriptors, failure: int) -> None:
+    """Put the descriptors where the guest expects them, `failure` after them, and close all others."""
+    sources = (descriptors.control, descriptors.stdout, descriptors.stderr, failure)
+    control, stdout, stderr, failure = (fcntl.fcntl(n, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY) for n in sources)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, place in ((nothing, 0), (stdout, 1), (stderr, 2), (control, CONTROL_FD)):
+        os.dup2(number, place, inheritable=True)
+    os.dup2(failure, _FAILURE_FD, inheritable=False)
+    os.closerange(_FAILURE_FD + 1, _highest_descriptor() + 1)
+
+
+def _highest_descriptor() -> int:
+    try:
+        return max(map(int, os.listdir("/dev/fd")))
+    except (OSError, ValueError):
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def limit(limits: Mapping[str, tuple[int, int]]) -> None:
+    """Set resource limits, given by their `RLIMIT_` names, as far down as the hard limits that hold already."""
+    for name, (soft, hard) in limits.items():
+        number = getattr(resource, f"RLIMIT_{name}", None)
+        if number is None:
+            continue
+        hardest = resource.getrlimit(number)[1]
+        if hardest != resource.RLIM_INFINITY:
+            soft, hard = min(soft, hardest), min(hard, hardest)  # noqa: PLW2901
+        resource.setrlimit(number, (soft, hard))
