@@ -282,6 +282,7 @@ class Isolation:
     Attributes:
         tier: `A`, `A'`, `B`, `C`, `D`, or `none`.
         network: the policy that held: `full`, `none`, or an allow-list.
+        via: how the network is reached: `proxy`, or empty for directly or not at all.
         limits: for each limit, what it rests on, such as `memory: watchdog`.
         notes: what this tier cannot promise.
     """
@@ -290,6 +291,7 @@ class Isolation:
     network: str = "full"
     limits: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    via: str = ""
 
 
 class Status(StrEnum):
