@@ -25,13 +25,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 CREDENTIALS = {"401", "403", "407"}
 UNTRUSTED = ("invalid peer certificate", "certificate verify failed", "UnknownIssuer")
-BROKEN_ARCHIVE = (
-    "Invalid checksum",
-    "invalid Zip archive",
-    "failed to unpack",
-    "unexpected end of file",
-    "hash mismatch",
-)
+CUT_OFF = ("response body", "error sending request", "connection")
 
 
 def explain_os_error(error: OSError, path: Path) -> HostError:
@@ -62,7 +56,7 @@ def explain_install(text: str, pkgs: Path, offline: bool) -> CondaRunError:
     package = found.group(1) if found else "a package"
     if fault := host_fault_in(text, pkgs):
         return fault
-    if any(sign in text for sign in BROKEN_ARCHIVE):
+    if is_broken_archive(text):
         return checksum_mismatch(package, CHECKSUMS.search(text))
     if offline:
         return offline_missing([package])
@@ -75,7 +69,7 @@ def explain_install(text: str, pkgs: Path, offline: bool) -> CondaRunError:
             details=details,
             code="download-failed",
         )
-    if status or URL.search(text) or "Connect" in text or "response body" in text:
+    if status or URL.search(text) or any(sign in text for sign in CUT_OFF):
         because = f"HTTP {status}" if status else innermost_cause(text)
         return InstallError(
             f"{package} could not be downloaded: {because}.",
@@ -84,6 +78,15 @@ def explain_install(text: str, pkgs: Path, offline: bool) -> CondaRunError:
             code="download-failed",
         )
     return InstallError(f"{package} could not be installed: {innermost_cause(text)}.", details=details)
+
+
+def is_broken_archive(text: str) -> bool:
+    """Say whether an archive came whole but is not what it should be.
+
+    Archives are unpacked while they are read: damage shows as any error of zip, tar or zstd before the digest is known.
+    """
+    unreadable = "an io error occurred" in text and not OS_ERROR.search(text)
+    return "hash mismatch" in text or (unreadable and not any(sign in text for sign in CUT_OFF))
 
 
 def explain_channel(text: str, channels: Sequence[str], repodata: Path, offline: bool) -> CondaRunError:
