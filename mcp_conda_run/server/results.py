@@ -246,7 +246,7 @@ def _notes(report: Report) -> list[str]:
     if report.signal or report.limit:
         cause = f"Ended by the {report.limit} limit" if report.limit else f"Ended by signal {report.signal}"
         lines.append(f"{cause}.")
-    elif report.exit_code:
+    elif report.exit_code and not (report.error is not None and report.error.traceback):
         lines.append(f"Exit code {report.exit_code}.")
     if report.output_dropped_bytes:
         lines.append(f"{report.output_dropped_bytes} bytes of output were not kept.")
