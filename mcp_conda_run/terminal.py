@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import Protocol, Self
 
 from .models import Progress
+
+SECONDS_BETWEEN_LINES = 5
 
 
 class Display(Protocol):
@@ -28,10 +31,11 @@ def progress_display() -> Display:
 
 
 class Lines:
-    """One line when something new begins: for logs, pipes and CI."""
+    """A line when a phase begins, and every few seconds while it goes on: for logs, pipes and CI."""
 
     def __init__(self) -> None:
-        self._last = ""
+        self._phase = ""
+        self._written = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -40,11 +44,12 @@ class Lines:
         return
 
     def __call__(self, progress: Progress) -> None:
-        """Write a line if this is another step than the last one."""
-        step = f"{progress.phase}: {progress.message}"
-        if step != self._last:
-            self._last = step
-            print(step, file=sys.stderr, flush=True)  # noqa: T201 - this is the command line's own output
+        """Write a line if it is time for one."""
+        now = time.monotonic()
+        if progress.phase != self._phase or now - self._written > SECONDS_BETWEEN_LINES:
+            self._phase, self._written = progress.phase, now
+            line = f"{progress.phase}: {progress.message} {amount(progress)}".rstrip()
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the command line's own output
 
 
 class Bar:
