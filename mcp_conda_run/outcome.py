@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from .environments.provision import Provided
 from .errors import InstallError
-from .models import AddedPackage, Plan, RunError, RunResult, Status
-from .sandbox.conversation import Conversation
-from .sandbox.tier import Launch, Process
+from .models import AddedPackage, Isolation, Limits, Plan, RunError, RunResult, Status
+from .sandbox.conversation import FLOOD_FACTOR, Conversation
+from .sandbox.tier import Launch
 
 LIMIT_HINTS = {
     "memory": "Work on smaller pieces, or raise MCP_CONDA_RUN_MEMORY_MB.",
@@ -35,7 +35,7 @@ def not_installed(error: InstallError, *, run_id: str, timings_ms: Mapping[str, 
 
 def finished(
     said: Conversation,
-    process: Process,
+    isolation: Isolation,
     *,
     plan: Plan,
     provided: Provided,
@@ -46,9 +46,6 @@ def finished(
     """Return the result of a run that was started."""
     status, error = _verdict(said, launch)
     record = said.record
-    mapped = (
-        [f"{record.mapped} constant path(s) were mapped to the host's directory."] if record and record.mapped else []
-    )
     return RunResult(
         status=status,
         output=said.output,
@@ -67,11 +64,30 @@ def finished(
         template=provided.template.name,
         environment=provided.environment.key,
         timings_ms=timings_ms,
-        isolation=process.isolation,
-        notes=(*notes, *mapped, *(record.notes if record is not None else ())),
+        isolation=isolation,
+        notes=(*notes, *_own_notes(said)),
         attempts=("the first run",),
         run_id=launch.run_id,
     )
+
+
+def _own_notes(said: Conversation) -> tuple[str, ...]:
+    """Return what the user should know of the run itself."""
+    record = said.record
+    if record is None and said.exit.code == 0:
+        return ("The process ended before it could say how (as with os._exit); a value and figures are not known.",)
+    if record is None:
+        return ()
+    mapped = f"{record.mapped} constant path(s) below the mount were mapped to the host's directory."
+    return (*((mapped,) if record.mapped else ()), *record.notes)
+
+
+def limit_text(name: str, limits: Limits) -> str:
+    """Return a limit's number with its unit, such as `4096 MiB`."""
+    mebibytes = {"memory": limits.memory_bytes, "disk": limits.disk_bytes, "output": limits.output_bytes * FLOOD_FACTOR}
+    if name in mebibytes:
+        return f"{mebibytes[name] / 2**20:g} MiB"
+    return {"cpu": f"{limits.cpu_s:g} s", "processes": f"{limits.processes}"}.get(name, "its bound")
 
 
 def _verdict(said: Conversation, launch: Launch) -> tuple[Status, RunError | None]:
@@ -80,7 +96,8 @@ def _verdict(said: Conversation, launch: Launch) -> tuple[Status, RunError | Non
         message = f"The code ran longer than {seconds} s and was ended"
         return Status.TIMEOUT, RunError("Timeout", message, hint="Give a longer timeout_s, or do less at once.")
     if said.exit.limit:
-        message = f"The run reached its {said.exit.limit} limit and was ended"
+        bound = limit_text(said.exit.limit, launch.limits)
+        message = f"The run reached its limit of {said.exit.limit} ({bound}) and was ended"
         return Status.KILLED, RunError("Killed", message, hint=LIMIT_HINTS.get(said.exit.limit, ""))
     if said.record is not None and said.record.error is not None:
         return Status.RUN_ERROR, said.record.error

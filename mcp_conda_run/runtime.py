@@ -137,7 +137,7 @@ class Runtime:
             process, said = await self._execute(launch, source, prepared, request, phases)
         return finished(
             said,
-            process,
+            process.isolation,
             plan=prepared.plan,
             provided=prepared.provided,
             launch=launch,

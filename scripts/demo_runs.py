@@ -24,6 +24,7 @@ from mcp.types import CallToolResult
 
 SCRIPTS = Path(__file__).resolve().parent
 PROBE_TIMEOUT_S = 10
+CALL_TIMEOUT_S = 900
 
 SINE = """
 import numpy as np
@@ -130,7 +131,10 @@ async def run_programs(variables: Mapping[str, str], working: Path) -> int:
         for title, code in PROGRAMS.items():
             say(title)
             arguments = {"python_code": code, "timeout_s": 120}
-            result = await client.call_tool("run_python_code", arguments, read_timeout_seconds=900)
+            result = await client.call_tool("run_python_code", arguments, read_timeout_seconds=CALL_TIMEOUT_S)
+            while result.structured_content and result.structured_content["status"] == "running":
+                run_id = result.structured_content["run_id"]
+                result = await client.call_tool("get_run", {"run_id": run_id}, read_timeout_seconds=CALL_TIMEOUT_S)
             failures += show(result)
     return failures
 
