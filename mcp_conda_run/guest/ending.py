@@ -63,8 +63,7 @@ def release(namespace: dict[str, Any]) -> None:
     if threading is None or threading.active_count() == 1:  # a daemon thread may still use the globals
         for name in [name for name in namespace if name != "__builtins__"]:
             namespace[name] = None
-    if files_are_open():
-        quietly(flush_all_files)
+    quietly(flush_files)
     quietly(flush_c_buffers)
 
 
@@ -86,12 +85,16 @@ def files_are_open() -> bool:
     return False
 
 
-def flush_all_files() -> None:
-    """Break cycles that hold files, then flush every file object that is left, text layers before their buffers."""
+def flush_files() -> None:
+    """If files are open, flush every file object, text layers before their buffers.
+
+    The garbage collector is of no use here: in a cycle it may close a file before the layers above it are flushed.
+    """
+    if not files_are_open():
+        return
     import gc
     import io
 
-    gc.collect()
     files = [each for each in gc.get_objects() if issubclass(type(each), io.IOBase)]
     for each in sorted(files, key=lambda file: not issubclass(type(file), io.TextIOBase)):
         try:

@@ -8,11 +8,17 @@ alone. Its helpers lie in the same directory; they are loaded by path and put ne
 
 from __future__ import annotations
 
+import atexit  # noqa: F401 - here and below: what the helpers need later, when the program may have broken importing
+import binascii
 import builtins
+import fcntl  # noqa: F401
+import gc  # noqa: F401
 import importlib.util
 import json
+import linecache
 import os
 import sys
+import traceback  # noqa: F401
 from types import ModuleType
 
 TYPE_CHECKING = False
@@ -26,6 +32,8 @@ HEADER_BYTES = 8
 COROUTINE = 0x80
 """The flag of code objects with a top-level await (`inspect.CO_COROUTINE`)."""
 ORIGINAL_BUILTINS = dict(vars(builtins))
+ORIGINAL_FINDERS = tuple(sys.meta_path), tuple(sys.path_hooks)
+ORIGINAL_MODULES = dict(sys.modules)
 MAX_NOTES = 20
 
 
@@ -101,7 +109,7 @@ class Job:
         self.module = ModuleType("__main__")
         self.code: CodeType | None = None
         self.notes: list[str] = []
-        self.pid = os.getpid()
+        self.pid = getpid()
         self.recursion_limit = sys.getrecursionlimit()
         # what came of it
         self.value: dict[str, Any] | None = None
@@ -155,21 +163,21 @@ def prepare(request: Mapping[str, Any]) -> Job:
 
 def run(job: Job) -> None:
     """Run the program and keep what came of it: the last expression's value, or how it failed."""
-    namespace = vars(job.module)
     try:
         job.code = source.compile_code(job.text, job.filename, job.mounts)
-        coroutine = eval(job.code, namespace)  # noqa: S307 - this is what it is for
-        if job.code is not None and job.code.co_flags & COROUTINE:
-            import asyncio
-
-            asyncio.run(coroutine)
-        value = namespace.pop(source.VALUE, None)
-        if value is not None:
-            job.value = display.describe(value, job.value_bytes, job.text_bytes)
+        run_async = runner(job.code)
+        result = eval(job.code, vars(job.module))  # noqa: S307 - this is what it is for
+        if run_async is not None:
+            run_async(result)
     except SystemExit as error:
+        untrace(None)
         secured(job, left, job, error)
     except BaseException as error:
+        untrace(None)
         secured(job, broken, job, error)
+    else:
+        untrace(None)
+        secured(job, keep_value, job)
 
 
 def finish(channel: Channel, job: Job) -> NoReturn:
@@ -181,6 +189,9 @@ def finish(channel: Channel, job: Job) -> NoReturn:
 
 
 leave = os._exit
+getpid = os.getpid
+untrace = sys.settrace
+unprofile = sys.setprofile
 
 
 # --- their parts ------------------------------------------------------------------------------------------------------
@@ -199,23 +210,48 @@ def write_source(job: Job) -> None:
 
 def remember_source(job: Job) -> None:
     """Let tracebacks show the source that ran, whatever became of the file meanwhile."""
-    import linecache
-
     lines = job.text.removeprefix("\ufeff").splitlines(keepends=True)
     linecache.cache[job.filename] = (len(job.text), None, lines, job.filename)
 
 
+def runner(code: CodeType) -> Callable[[Any], Any] | None:
+    """Return what runs the coroutine that evaluating the code gives, if it awaits anything at its top level."""
+    if not code.co_flags & COROUTINE:
+        return None
+    import asyncio
+
+    return asyncio.run
+
+
 def secured(job: Job, step: Callable[..., None], *args: Any) -> None:
     """Do a step after the program had its way with this process; if that broke it, mend what can be and try again."""
-    sys.settrace(None)
-    sys.setprofile(None)
+    unprofile(None)
     if sys.getrecursionlimit() < job.recursion_limit:
         sys.setrecursionlimit(job.recursion_limit)
     try:
         step(*args)
     except BaseException:
-        vars(builtins).update(ORIGINAL_BUILTINS)
-        step(*args)
+        mend()
+        try:
+            step(*args)
+        except BaseException as error:
+            job.exit_code = job.exit_code or 1
+            job.notes.append(f"The program left its interpreter unusable: {failures.class_name(error)}.")
+
+
+def mend() -> None:
+    """Put back what our own steps stand on, where the program replaced it."""
+    vars(builtins).update(ORIGINAL_BUILTINS)
+    sys.meta_path[:], sys.path_hooks[:] = ORIGINAL_FINDERS
+    for name, module in ORIGINAL_MODULES.items():
+        sys.modules.setdefault(name, module)
+
+
+def keep_value(job: Job) -> None:
+    """The program came to its end."""
+    value = vars(job.module).pop(source.VALUE, None)
+    if value is not None:
+        job.value = display.describe(value, job.value_bytes, job.text_bytes)
 
 
 def left(job: Job, leaving: SystemExit) -> None:
@@ -231,7 +267,7 @@ def left(job: Job, leaving: SystemExit) -> None:
 def broken(job: Job, error: BaseException) -> None:
     """The program ended with an exception."""
     remember_source(job)
-    job.exit_code = 130 if isinstance(error, KeyboardInterrupt) else 1
+    job.exit_code = 130 if issubclass(type(error), KeyboardInterrupt) else 1
     job.error = failures.describe(error, job.code, job.text_bytes)
     if sys.excepthook is not sys.__excepthook__:
         ending.quietly(lambda: sys.excepthook(type(error), error, error.__traceback__))
@@ -239,7 +275,7 @@ def broken(job: Job, error: BaseException) -> None:
 
 def end_program(channel: Channel, job: Job) -> None:
     """Do what Python does at the end of a program, and report."""
-    own = os.getpid() == job.pid
+    own = getpid() == job.pid
     if not own and job.error is not None:  # a forked child that ran to the end: it has no record, only its output
         print_error(job.error["traceback"])
     ending.wait_for_threads()
@@ -264,8 +300,6 @@ def report(channel: Channel, job: Job) -> None:
 
 def record(job: Job) -> dict[str, Any]:
     """Return the record of the program."""
-    import binascii
-
     images = [
         {"mime_type": "image/png", "data": binascii.b2a_base64(data, newline=False).decode(), "title": title}
         for data, title in job.figures.images

@@ -99,7 +99,7 @@ def missing_modules(error: BaseException) -> list[str]:
     found: dict[str, None] = {}
     try:
         for member in chain(error):
-            if isinstance(member, ImportError):
+            if issubclass(type(member), ImportError):
                 name = missing_module(member)
                 if name:
                     found[name] = None
@@ -108,7 +108,7 @@ def missing_modules(error: BaseException) -> list[str]:
     return list(found)[:MAX_MISSING]
 
 
-def missing_module(error: ImportError) -> str:
+def missing_module(error: Any) -> str:
     """Return the module whose absence the error reports, or nothing.
 
     `cannot import name` from a package that has a file is no absence; from a namespace package it is: the part that
@@ -117,7 +117,7 @@ def missing_module(error: ImportError) -> str:
     name = error.name
     if type(name) is not str or len(name) > MAX_MESSAGE:
         return ""
-    if isinstance(error, ModuleNotFoundError):
+    if issubclass(type(error), ModuleNotFoundError):
         return name
     if error.path is not None:
         return ""
@@ -134,7 +134,7 @@ def exit_status(leaving: SystemExit) -> tuple[int, str]:
     code = SystemExit.__dict__["code"].__get__(leaving)
     if code is None:
         return 0, ""
-    if isinstance(code, int):
+    if issubclass(type(code), int):
         return (code & 0xFF if -(2**63) <= code < 2**63 else 255), ""
     try:
         return 1, str.__str__(str(code))

@@ -37,7 +37,8 @@ class Figures:
         self.notes: list[str] = []
         self.left_out = 0
         self.shown: dict[int, Any] = {}  # the figures themselves, so that no id is used twice
-        self.pid = os.getpid()
+        self.getpid = os.getpid
+        self.pid = self.getpid()
 
     def watch(self) -> None:
         """From now on keep what `show()` shows, also if matplotlib is imported only later."""
@@ -52,7 +53,7 @@ class Figures:
 
         def show(manager: Any) -> None:
             """Keep the figure in the result of the run; there is no window here."""
-            if os.getpid() == self.pid:
+            if self.getpid() == self.pid:
                 self.capture(manager.canvas.figure, shown=True)
 
         module.FigureManagerBase.show = show
