@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from ..errors import HostError
 from ..settings import Settings
+from .namespaces import NamespaceTier
 from .plain import PlainTier
+from .probe import Probe, probe
 from .tier import Tier
+
+STRICT = ("A", "A'")
+"""The tiers that `strict` isolation accepts."""
 
 
 def make_tier(settings: Settings) -> tuple[Tier, str]:
@@ -20,10 +25,18 @@ def make_tier(settings: Settings) -> tuple[Tier, str]:
     cache_dir = settings.cache_dir.absolute()
     if settings.isolation == "none":
         return PlainTier(cache_dir), "isolation none was asked for"
+    found = probe(cache_dir)
+    if found.best in STRICT:
+        return NamespaceTier(cache_dir, upper_on_disk=found.best == "A'"), _why(found)
     if settings.isolation == "strict":
         raise HostError(
-            "Strict isolation cannot be had here.",
-            hint="Use --isolation auto to run with less.",
+            f"Strict isolation cannot be had here: {found.reasons.get('A', 'this platform has no namespaces')}.",
+            hint="See `mcp-conda-run doctor` for what would allow it, or use --isolation auto to run with less.",
             code="isolation-unavailable",
         )
-    return PlainTier(cache_dir), "nothing better is available on this machine"
+    return PlainTier(cache_dir), _why(found)
+
+
+def _why(found: Probe) -> str:
+    refused = "; ".join(f"{tier}: {reason}" for tier, reason in found.reasons.items())
+    return "the best that this machine allows" + (f" ({refused})" if refused else "")

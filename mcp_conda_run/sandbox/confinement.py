@@ -44,12 +44,13 @@ def start_confined(order: Order, walls: Walls, descriptors: Descriptors) -> Main
         _be_first(order, walls, descriptors, owner, theirs)
     theirs.close()
     owner.close()
-    message, stage, _, _ = socket.recv_fds(ours, MESSAGE_BYTES, 1)
+    message, received, _, _ = socket.recv_fds(ours, MESSAGE_BYTES, 2)
     if message != STARTED:
         os.waitpid(first, 0)
         number, _, what = message.decode(errors="replace").strip().partition(" ")
         raise OSError(int(number or 0), os.strerror(int(number or 0)), what or "the sandbox")
-    return Main(first, ours, stage[0], owner.identity is not None)
+    stage, *listener = received
+    return Main(first, ours, stage, owner.identity is not None, tuple(listener))
 
 
 # --- pid 1
@@ -61,10 +62,10 @@ def _be_first(order: Order, walls: Walls, descriptors: Descriptors, owner: Owner
     try:
         syscalls.die_with_parent()
         os.close(descriptors.lifeline)
-        stage = _build(walls, owner)
+        outward = _build(walls, owner)
         main = fork_main(order, descriptors, lambda: _give_everything_away(walls, owner))
-        socket.send_fds(keeper, [STARTED], [stage])
-        for descriptor in (stage, descriptors.control, descriptors.stdout, descriptors.stderr):
+        socket.send_fds(keeper, [STARTED], outward)
+        for descriptor in (*outward, descriptors.control, descriptors.stdout, descriptors.stderr):
             os.close(descriptor)
         syscalls.drop_capabilities()
         _reap_until(main, keeper)
@@ -75,8 +76,12 @@ def _be_first(order: Order, walls: Walls, descriptors: Descriptors, owner: Owner
         os._exit(1)
 
 
-def _build(walls: Walls, owner: Owner) -> int:
-    """Make namespaces and mounts and enter them; return a descriptor of the stage, by which its use can be seen."""
+def _build(walls: Walls, owner: Owner) -> list[int]:
+    """Make namespaces and mounts and enter them.
+
+    Returns:
+        descriptors for the keeper: of the stage, by which its use can be seen, and of the proxy's listening socket.
+    """
     syscalls.unshare(NAMESPACES | (syscalls.CLONE_NEWNET if walls.own_network else 0))
     syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)  # nothing of ours shows up in the host
     with suppress(OSError):
@@ -90,11 +95,22 @@ def _build(walls: Walls, owner: Owner) -> int:
     show(walls.guest, walls.root + GUEST_DIRECTORY)
     # Processes of other owners are hidden: pid 1 has the server's command line.
     syscalls.mount("proc", f"{walls.root}/proc", "proc", PROC_FLAGS, "hidepid=2")
+    outward = [stage]
     if walls.own_network:
         syscalls.loopback_up()
+    if walls.proxy_port:
+        outward.append(_listen(walls.proxy_port))
     socket.sethostname("sandbox")
     enter(walls.root)
-    return stage
+    return outward
+
+
+def _listen(port: int) -> int:
+    """Listen inside the run's network: a socket stays in the namespace in which it was made, whoever holds it."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    return listener.detach()
 
 
 def _reap_until(main: int, keeper: socket.socket) -> None:

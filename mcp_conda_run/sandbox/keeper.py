@@ -51,7 +51,9 @@ def _keep(order: Order, descriptors: Descriptors, lifeline: socket.socket) -> No
     main = _start(order, descriptors)
     for descriptor in (descriptors.control, descriptors.stdout, descriptors.stderr):
         os.close(descriptor)
-    _report(lifeline, started=main.pid, identity_dropped=main.identity_dropped)
+    _report(lifeline, main.listener, started=main.pid, identity_dropped=main.identity_dropped)
+    for descriptor in main.listener:
+        os.close(descriptor)
     status, limit, peak = _Watch(order.bounds, main, lifeline, woken).until_the_end()
     _report(lifeline, status=status, limit=limit, memory_bytes=peak)
     kill_all_children()
@@ -68,9 +70,9 @@ def _start(order: Order, descriptors: Descriptors) -> Main:
     return start_plain(order, descriptors)
 
 
-def _report(lifeline: socket.socket, **fields: Any) -> None:
+def _report(lifeline: socket.socket, descriptors: tuple[int, ...] = (), **fields: Any) -> None:
     try:
-        lifeline.sendall(json.dumps(fields).encode("ascii") + b"\n")
+        socket.send_fds(lifeline, [json.dumps(fields).encode("ascii") + b"\n"], list(descriptors))
     except OSError:
         return  # the server is gone, and with it everybody who would read this
 

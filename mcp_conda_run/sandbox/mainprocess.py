@@ -30,12 +30,14 @@ class Main:
         reports: where pid 1 says how the main process ended; None if that is `pid` itself.
         stage: a descriptor of the file system that takes what the run writes; None if there is none of its own.
         identity_dropped: whether the main process is another user than its keeper.
+        listener: a descriptor of the socket for the server's proxy, or nothing.
     """
 
     pid: int
     reports: socket.socket | None = None
     stage: int | None = None
     identity_dropped: bool = False
+    listener: tuple[int, ...] = ()
 
 
 def start_plain(order: Order, descriptors: Descriptors) -> Main:

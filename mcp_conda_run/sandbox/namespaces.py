@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from ..environments.store import host_errors
 from ..environments.trash import Trash
 from ..errors import HostError
 from ..models import Isolation, Limits, Mount
-from .order import CONTROL_FD, GUEST_DIRECTORY, HOME, Bind, Bounds, Order, Walls
+from .order import CONTROL_FD, GUEST_DIRECTORY, HOME, SCRATCH, Bind, Bounds, Order, Walls
+from .policy import NetworkPolicy
+from .proxy import PORT, proxy_variables, serving
 from .running import MARK, RunProcess, running
 from .spawner_client import PACKAGE, Lifeline, Spawner
 from .surroundings import resource_limits, run_variables
@@ -29,6 +31,8 @@ KEPT_ROOT = (
     "the run is user 0 outside of its user namespace, without capabilities: this kernel or file system has no ID-mapped"
     " mounts, or no user may be changed to"
 )
+
+BY_PROXY = "network by HTTP proxy: HTTP, HTTPS and what else can use CONNECT; no other protocols, no UDP, no look-ups"
 
 
 class NamespaceTier:
@@ -43,7 +47,7 @@ class NamespaceTier:
         self.name = "A'" if upper_on_disk else "A"
         self._cache = Path(os.path.realpath(cache_dir))
         self._scratch = self._cache / "scratch"
-        self._mount_points = self._cache / "mnt"
+        self._mount_points = self._cache / "sandbox"
         self._trash = Trash(self._cache / "trash")
         self._upper_on_disk = upper_on_disk
         self._spawner = Spawner()
@@ -59,20 +63,35 @@ class NamespaceTier:
         Raises:
             HostError: the kernel refuses, or a mount would show or hide what it must not.
         """
+        policy = NetworkPolicy.parse(launch.network)
         upper = self._make_places(launch.run_id)
         try:
-            order = self._order(launch, upper)
+            order = self._order(launch, upper, policy)
             paths = {mount.target: mount.target for mount in launch.mounts}
 
             def describe(lifeline: Lifeline) -> Isolation:
-                notes = () if lifeline.identity_dropped or os.geteuid() else (KEPT_ROOT,)
-                return Isolation(tier=self.name, network=launch.network, limits=held_limits(launch.limits), notes=notes)
+                return self._isolation(launch, policy, lifeline)
 
-            async with running(self._spawner, order, paths, HOME, describe) as process:
+            async with AsyncExitStack() as stack:
+                process = await stack.enter_async_context(running(self._spawner, order, paths, SCRATCH, describe))
+                listener = process.take_listener()
+                if listener is not None:
+                    await stack.enter_async_context(serving(listener, policy))
                 yield process
         finally:
             if upper is not None:
                 self._trash.discard(upper.parent)
+
+    def _isolation(self, launch: Launch, policy: NetworkPolicy, lifeline: Lifeline) -> Isolation:
+        kept_root = os.geteuid() == 0 and not lifeline.identity_dropped
+        notes = [note for note, holds in ((BY_PROXY, not policy.nothing), (KEPT_ROOT, kept_root)) if holds]
+        return Isolation(
+            tier=self.name,
+            network=launch.network,
+            via="" if policy.nothing else "proxy",
+            limits=held_limits(launch.limits),
+            notes=tuple(notes),
+        )
 
     def _make_places(self, run_id: str) -> Path | None:
         """Make the directories that the run needs on disk; return the one for what it writes, if that goes to disk."""
@@ -86,7 +105,7 @@ class NamespaceTier:
             upper.parent.chmod(0o700)
             return upper
 
-    def _order(self, launch: Launch, upper: Path | None) -> Order:
+    def _order(self, launch: Launch, upper: Path | None, policy: NetworkPolicy) -> Order:
         environment = launch.environment
         prefix = Path(os.path.realpath(environment.prefix))
         binds, covered = place_mounts(launch.mounts, self._cache)
@@ -98,9 +117,13 @@ class NamespaceTier:
                 environment.prefix,
                 home=HOME,
                 temporary="/tmp",  # noqa: S108 - the run's own
-                added={**launch.variables, MARK: launch.run_id},
+                added={
+                    **({} if policy.nothing else proxy_variables()),
+                    **launch.variables,
+                    MARK: launch.run_id,
+                },
             ),
-            cwd=launch.mounts[0].target if launch.mounts else HOME,
+            cwd=launch.mounts[0].target if launch.mounts else SCRATCH,
             rlimits=resource_limits(limits),
             bounds=Bounds(
                 memory_bytes=limits.memory_bytes,
@@ -119,7 +142,7 @@ class NamespaceTier:
                 upper=str(upper) if upper else "",
                 disk_bytes=limits.disk_bytes,
                 processes=limits.processes,
-                own_network=launch.network != "host",
+                proxy_port=0 if policy.nothing else PORT,
             ),
         )
 

@@ -21,9 +21,10 @@ CONTROL_FD = 3
 """The number of the control socket in the guest: its `argv[1]`."""
 
 GUEST_DIRECTORY = "/run/guest"
+SCRATCH = "/run/main"
 HOME = "/home/user"
 INNER_ID = 1000
-"""What a run in namespaces sees: where our modules are, its home, and its user and group ids."""
+"""What a run in namespaces sees: where our modules and its own code are, its home, and its user and group ids."""
 
 SANDBOX_ID = 64998
 """The user and group that runs of a root server have outside; from the range that no distribution gives to anybody."""
@@ -71,6 +72,7 @@ class Walls:
         disk_bytes: the size of that tmpfs.
         processes: how many processes and threads the run may have; 0 for any number.
         own_network: whether the run gets an empty network of its own.
+        proxy_port: where in that network the server's proxy listens; 0 for no proxy.
         drop_identity: whether a keeper that is root may run the process as `SANDBOX_ID`.
     """
 
@@ -84,6 +86,7 @@ class Walls:
     disk_bytes: int = 0
     processes: int = 0
     own_network: bool = True
+    proxy_port: int = 0
     drop_identity: bool = True
 
 

@@ -19,6 +19,7 @@ from ..environments.trash import Trash
 from ..errors import HostError
 from ..models import Isolation, Limits
 from .order import CONTROL_FD, Bounds, Order
+from .policy import NetworkPolicy
 from .running import MARK, RunProcess, finish, kill_marked, running
 from .spawner_client import PACKAGE, Spawner
 from .surroundings import resource_limits, run_variables
@@ -54,7 +55,7 @@ class PlainTier:
         Raises:
             HostError: the machine cannot do it now, or a network policy is asked for that nothing here can enforce.
         """
-        if launch.network != "full":
+        if not NetworkPolicy.parse(launch.network).internet:
             raise HostError(
                 f"Without isolation the network cannot be restricted to {launch.network!r}.",
                 hint="Leave out --isolation none, or use --network full.",
@@ -65,7 +66,9 @@ class PlainTier:
             await self._make(launch, prefix, scratch)
             order = _order(launch, prefix, scratch)
             paths = {mount.target: str(mount.source) for mount in launch.mounts}
-            isolation = Isolation(tier=self.name, network="full", limits=held_limits(launch.limits), notes=NOTES)
+            isolation = Isolation(
+                tier=self.name, network=launch.network, limits=held_limits(launch.limits), notes=NOTES
+            )
 
             async with running(
                 self._spawner,

@@ -11,7 +11,7 @@ import stat
 
 from ..guest import syscalls
 from .identity import Owner
-from .order import GUEST_DIRECTORY, HOME, INNER_ID, Walls
+from .order import GUEST_DIRECTORY, HOME, INNER_ID, SCRATCH, Walls
 
 LOCKED = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
 READ_ONLY = LOCKED | syscalls.MOUNT_ATTR_RDONLY
@@ -34,7 +34,7 @@ DEVICE_LINKS = (
 )
 MOUNT_POINTS = (
     *("proc", "tmp", "run", "var/tmp", "dev/shm", "dev/pts", "sys/devices/system/cpu"),
-    *(HOME.lstrip("/"), GUEST_DIRECTORY.lstrip("/")),
+    *(HOME.lstrip("/"), GUEST_DIRECTORY.lstrip("/"), SCRATCH.lstrip("/")),
 )
 
 TEXTS = {
@@ -130,6 +130,7 @@ STAGE_PLACES = (
     ("vartmp", 0o1777, "/var/tmp"),  # noqa: S108
     ("shm", 0o1777, "/dev/shm"),  # noqa: S108
     ("home", 0o755, HOME),
+    ("main", 0o755, SCRATCH),
 )
 """Parts of the stage: name, mode, and where the run sees it."""
 

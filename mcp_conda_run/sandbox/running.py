@@ -40,6 +40,10 @@ class RunProcess:
         self.isolation = isolation
         self._lifeline = lifeline
 
+    def take_listener(self) -> socket.socket | None:
+        """Return the socket that listens in the run's network for the proxy, or None; the caller owns it then."""
+        return self._lifeline.take_listener()
+
     async def wait(self) -> Exit:
         """Wait for the end of the main process; safe to call again."""
         return await self._lifeline.exit()
@@ -109,6 +113,9 @@ async def _end(channels: Channels, lifeline: Lifeline, sweep: Callable[[], None]
     gone = await lifeline.gone()
     if not gone or not lifeline.keeper_reported_end:
         await asyncio.to_thread(sweep)
+    listener = lifeline.take_listener()
+    if listener is not None:
+        listener.close()
     channels.close()
 
 

@@ -177,6 +177,7 @@ class Lifeline:
         self._exit: asyncio.Future[Exit] = loop.create_future()
         self.keeper_reported_end = False
         self.identity_dropped = False
+        self.listener: socket.socket | None = None
         self.memory_bytes = 0
         self._task = loop.create_task(self._follow(), name="lifeline")
 
@@ -207,10 +208,9 @@ class Lifeline:
         return bool(done)
 
     async def _follow(self) -> None:
-        loop = asyncio.get_running_loop()
         buffer = b""
         try:
-            while data := await loop.sock_recv(self._end, 4096):
+            while data := await self._receive():
                 buffer += data
                 *lines, buffer = buffer.split(b"\n")
                 for line in lines:
@@ -221,6 +221,19 @@ class Lifeline:
             pass  # the same as the end of the file: the keeper is of no use any more
         finally:
             self._settle(HostError("A run's process could not be started.", code="run-not-started"))
+
+    async def _receive(self) -> bytes:
+        """Return what the keeper sends next; a descriptor that comes with it is the proxy's listening socket."""
+        await _readable(self._end)
+        data, descriptors, _, _ = socket.recv_fds(self._end, 4096, 1)
+        for descriptor in descriptors:
+            self.listener = socket.socket(fileno=descriptor)
+        return data
+
+    def take_listener(self) -> socket.socket | None:
+        """Return the listening socket, which is the caller's from now on."""
+        listener, self.listener = self.listener, None
+        return listener
 
     def _take(self, report: Mapping[str, Any]) -> None:
         if "failed" in report:
@@ -240,6 +253,22 @@ class Lifeline:
             self._started.exception()  # asked for or not, it is no leak
         if not self._exit.done():
             self._exit.set_result(Exit(None, "SIGKILL"))
+
+
+async def _readable(end: socket.socket) -> None:
+    """Wait until there is something to read, or the end."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def set_ready() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(end, set_ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(end)
 
 
 def exit_from_status(status: int, limit: str) -> Exit:

@@ -1,0 +1,170 @@
+"""Finds out which tier this machine allows, by doing it.
+
+Called by `choose.py` and by `doctor`. It starts what a run would start, around a shell that writes to a prefix the
+way installers do; what works for that works for runs. Takes a tenth of a second; the answer is kept until the machine
+boots, the kernel or one of the knobs that matter changes, or this program does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from .. import __version__
+from ..environments.trash import delete_tree
+from ..errors import CondaRunError
+from .order import Bounds, Order, Walls
+from .spawner_client import PACKAGE, Channels, Spawner
+
+ANSWER_TIMEOUT_S = 20
+
+# Replacing a file by a directory and the other way round needs whiteouts and opaque directories, hence extended
+# attributes, which a tmpfs allows to users since Linux 6.6 only.
+SCRIPT = "set -e; rm file; mkdir file; touch file/inner; rm -r directory; echo new > directory; echo more >> appended"
+
+KNOBS = (
+    "/proc/sys/kernel/random/boot_id",
+    "/proc/sys/kernel/unprivileged_userns_clone",
+    "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+    "/proc/sys/user/max_user_namespaces",
+    "/proc/self/attr/current",
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Probe:
+    """What this machine allows.
+
+    Attributes:
+        works: for each tier, whether runs can be confined by it.
+        reasons: for each tier that does not work, why.
+    """
+
+    works: Mapping[str, bool]
+    reasons: Mapping[str, str]
+
+    @property
+    def best(self) -> str:
+        """The name of the strongest tier that works; `none` if there is none."""
+        return next((tier for tier, works in self.works.items() if works), "none")
+
+
+def probe(cache_dir: Path) -> Probe:
+    """Return what this machine allows, from the last time if nothing has changed since."""
+    kept = cache_dir / "sandbox" / "probe.json"
+    key = _key()
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        data = json.loads(kept.read_bytes())
+        if data["key"] == key:
+            return Probe(data["works"], data["reasons"])
+    found = probe_now(kept.parent)
+    with contextlib.suppress(OSError):  # a cache that cannot be written is somebody else's error to report
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps({"key": key, **dataclasses.asdict(found)}), encoding="utf-8")
+    return found
+
+
+def _key() -> str:
+    parts = [__version__, sys.executable, platform.release(), str(os.geteuid() if hasattr(os, "geteuid") else "")]
+    for knob in KNOBS:
+        with contextlib.suppress(OSError):
+            parts.append(Path(knob).read_text(encoding="ascii", errors="replace"))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def probe_now(directory: Path) -> Probe:
+    """Try every tier, the strongest first; `directory` is on the file system of the environments."""
+    works: dict[str, bool] = {}
+    reasons: dict[str, str] = {}
+    if sys.platform != "linux":
+        return Probe({}, {"A": "namespaces are Linux's"})
+    with contextlib.closing(Spawner()) as spawner:
+        for tier, upper_on_disk in (("A", False), ("A'", True)):
+            reasons[tier] = _try_namespaces(spawner, directory, upper_on_disk=upper_on_disk)
+            works[tier] = not reasons[tier]
+    return Probe(works, {tier: reason for tier, reason in reasons.items() if reason})
+
+
+def _try_namespaces(spawner: Spawner, directory: Path, *, upper_on_disk: bool) -> str:
+    """Return why a run in namespaces fails here, or nothing if it does not."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        place = Path(os.path.realpath(tempfile.mkdtemp(prefix=".probe-", dir=directory)))
+    except OSError as error:
+        return str(error)
+    try:
+        order = _namespace_order(place, upper_on_disk=upper_on_disk)
+        reason = _run(spawner, order)
+        if not reason and not (place / "prefix" / "file").is_file():
+            return "the environment was changed by the run"
+        return reason
+    finally:
+        with contextlib.suppress(OSError):
+            delete_tree(place)
+
+
+def _namespace_order(place: Path, *, upper_on_disk: bool) -> Order:
+    prefix = place / "prefix"
+    for name in ("prefix/directory", "root", "stage", "upper", "working"):
+        (place / name).mkdir(parents=True)
+    for name in ("file", "directory/inner", "appended"):
+        (prefix / name).write_text("old", encoding="ascii")
+    return Order(
+        argv=["/bin/sh", "-c", SCRIPT],
+        environ={"PATH": "/usr/bin:/bin"},
+        cwd=str(prefix),
+        rlimits={},
+        bounds=Bounds(),
+        walls=Walls(
+            root=str(place / "root"),
+            stage=str(place / "stage"),
+            prefix=str(prefix),
+            guest=str(PACKAGE / "guest"),
+            binds=[],
+            upper=str(place / "upper") if upper_on_disk else "",
+            disk_bytes=1 << 20,
+            processes=100,
+        ),
+    )
+
+
+def _run(spawner: Spawner, order: Order) -> str:
+    """Start what the order says and wait for its end; return what went wrong, or nothing."""
+    try:
+        channels = Channels.open()
+    except CondaRunError as error:
+        return error.message
+    try:
+        spawner.order(order, channels.theirs)
+    except CondaRunError as error:
+        return error.message
+    finally:
+        channels.theirs.close()
+    try:
+        return _outcome(channels.lifeline) or ""
+    finally:
+        channels.close()
+
+
+def _outcome(lifeline: socket.socket) -> str:
+    lifeline.settimeout(ANSWER_TIMEOUT_S)
+    try:
+        with lifeline.makefile("rb") as reports:
+            for line in reports:
+                report = json.loads(line)
+                if "failed" in report:
+                    return str(report["failed"])
+                if "status" in report:
+                    return "" if report["status"] == 0 else "writing to the ephemeral prefix fails"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "the process that starts runs died"
