@@ -8,6 +8,7 @@ One directory on one file system, so that hard links work between packages, envi
     envs/<key>  envs/<key>.json     an environment and its description, whose appearance is the READY marker
     runs/<id>   scratch/<id>        a run's ephemeral prefix, as long a path as an environment's, and its writable files
     owners/<id>.lock                held by a living process; what carries a dead owner's id is swept
+    sandbox/                        what the machine allows (`sandbox/probe.py`), and its mount points
     trash/                          renamed out of the way, on its way to be removed
 
 Called by the other modules of this room and by `doctor` and `clean`. Never runs anything.
@@ -91,6 +92,7 @@ class Store:
         self.runs = self.root / "runs"
         self.scratch = self.root / "scratch"
         self.owners = self.root / "owners"
+        self.sandbox = self.root / "sandbox"
         self.trash = Trash(self.root / "trash")
         self._owner = secrets.token_hex(4)
         self._owner_lock: filelock.BaseFileLock | None = None
