@@ -17,6 +17,7 @@ from ..models import Json, Plan, Progress, RunError, RunResult, UnknownImport, V
 MAX_DEPTH = 64
 """Deeper JSON than this is shown as text: pydantic's serializer gives up at 255 levels, and clients sooner."""
 
+_JSON_TYPES = ("null", "boolean", "number", "string", "array", "object")
 _NATIVE = frozenset({"str", "int", "float", "bool", "list", "dict", "NoneType"})
 
 
@@ -129,7 +130,11 @@ class Report(_Part):
     stdout: str = ""
     stderr: str = ""
     output_dropped_bytes: int = 0
-    return_value: Any = Field(default=None, description="Value of the last expression as JSON; null if it has none.")
+    return_value: Any = Field(
+        default=None,
+        description="Value of the last expression as JSON; null if it has none.",
+        json_schema_extra={"anyOf": [{"type": name} for name in _JSON_TYPES]},
+    )
     return_text: str = Field(default="", description="The value as text, where return_value does not say it all.")
     return_type: str = Field(default="", description="The value's class; empty if there is no value.")
     error: ErrorReport | None = None
