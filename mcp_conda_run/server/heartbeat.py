@@ -19,17 +19,19 @@ HEARTBEAT_S = 4.0
 """Clients with a bound on silence restart it at each notification; 5 s is the shortest such bound known."""
 
 MEGABYTE = 1_000_000
+_STEM = 3
 
 
 def describe(progress: Progress) -> str:
-    """Return what is going on in a line: `download: numpy, 120 of 300 MB`."""
+    """Return what is going on in a line: `download: numpy, 120 of 300 MB`; no phase that the message repeats."""
     parts = [progress.message or progress.phase]
     if progress.total and progress.unit == "bytes":
         parts.append(f"{progress.done / MEGABYTE:.0f} of {progress.total / MEGABYTE:.0f} MB")
     elif progress.total:
         parts.append(f"{progress.done:g} of {progress.total:g} {progress.unit}".rstrip())
     said = ", ".join(parts)
-    return short(said if said.startswith(progress.phase) else f"{progress.phase}: {said}", 500)
+    repeats = said.lower().startswith(progress.phase[:_STEM])  # `solve`: solving for ...
+    return short(said if repeats else f"{progress.phase}: {said}", 500)
 
 
 async def tell_progress(run: Run, ctx: Context[Any, Any]) -> None:

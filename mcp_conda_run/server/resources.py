@@ -16,7 +16,7 @@ from ..environments.templates import shipped_templates
 from ..errors import CondaRunError
 from ..models import Figure, RunResult
 from .images import figure_name
-from .report import clean
+from .report import clean, plain_json
 from .runs import Runs
 
 PAGE_CHARACTERS = 100_000
@@ -24,6 +24,7 @@ PAGE_CHARACTERS = 100_000
 character can take six bytes there."""
 
 MAX_FIGURE_BYTES = 700_000
+MAX_QUOTED_BYTES = 900_000
 
 _TEXTS = ("output", "stdout", "stderr", "value")
 
@@ -38,9 +39,8 @@ def add_resources(server: MCPServer[Any], runs: Runs) -> None:
     @server.resource("run://{run_id}/value.json", mime_type="application/json", title="A run's value as JSON")
     async def run_value_json(run_id: str) -> str:
         """The last expression's value as JSON."""
-        value = _result(runs, run_id).value
-        data = json.dumps(value.json) if value is not None and value.is_json else ""
-        if not data or len(data) > MAX_FIGURE_BYTES:
+        data = _value_json(_result(runs, run_id))
+        if not data:
             raise ResourceNotFoundError("The run has no value in JSON that can be sent; read value.")
         return data
 
@@ -51,6 +51,17 @@ def add_resources(server: MCPServer[Any], runs: Runs) -> None:
         if path is None:
             raise ResourceNotFoundError(f"There is no template {name[:64]!r}.")
         return path.read_text(encoding="utf-8")
+
+
+def _value_json(result: RunResult) -> str:
+    """Return the value as JSON; nothing if it has no such form, or one too large once it is quoted as a string."""
+    if result.value is None or not result.value.is_json:
+        return ""
+    try:
+        data = json.dumps(plain_json(result.value.json))
+    except ValueError:
+        return ""
+    return data if len(json.dumps(data)) <= MAX_QUOTED_BYTES else ""
 
 
 def _add_text(server: MCPServer[Any], runs: Runs, name: str) -> None:

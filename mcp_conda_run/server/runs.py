@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import CondaRunError, RequestError
-from ..models import Plan, Progress, RunError, RunRequest, RunResult, Status
+from ..models import Plan, Progress, ProgressCallback, RunError, RunRequest, RunResult, Status
 from ..settings import Settings
 from .lazy_runtime import LazyRuntime, OpenRunner, runtime_opener
 
@@ -68,8 +68,8 @@ class Run:
         self.progress = progress
 
     def cancel(self) -> None:
-        """Have it killed; `finished` is set as soon as it is dead."""
-        if self.task is not None:
+        """Have it killed; `finished` is set as soon as it is dead. A second time does not disturb the first."""
+        if self.task is not None and not self.task.cancelling():
             self.task.cancel()
 
     def end(self, *, result: RunResult | None = None, error: CondaRunError | None = None) -> None:
@@ -143,9 +143,13 @@ class Runs:
         run.task.add_done_callback(lambda _: self._end(run))
         return run
 
-    async def plan(self, request: RunRequest) -> Plan:
-        """Say what a run would install."""
-        return await (await self._runtime.get()).plan(request)
+    async def plan(self, request: RunRequest, progress: ProgressCallback) -> Plan:
+        """Say what a run would install.
+
+        Raises:
+            CondaRunError: it cannot be said.
+        """
+        return await (await self._runtime.get()).plan(request, progress)
 
     def get(self, run_id: str) -> Run:
         """Return a run by its id.
@@ -166,9 +170,9 @@ class Runs:
     async def close(self) -> None:
         """Kill all runs, wait until they are dead, and close the runtime."""
         self._closed = True
+        for run in self._active:
+            run.cancel()
         tasks = {run.task for run in self._active if run.task is not None}
-        for task in tasks:
-            task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         await self._runtime.close()

@@ -144,6 +144,7 @@ class Tools:
 
     async def plan_python_code(
         self,
+        ctx: Context[Any, Any],
         python_code: PythonCode,
         packages: Packages = [],  # noqa: B006
         python: PythonVersion = "",
@@ -153,10 +154,15 @@ class Tools:
         request = RunRequest(
             code=python_code, packages=tuple(packages), python=python or None, template=template or None
         )
-        try:
-            return plan_result(await self._runs.plan(request))
-        except CondaRunError as error:
-            return error_result(error)
+        watched = Run()
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(tell_progress, watched, ctx)
+            try:
+                answer = plan_result(await self._runs.plan(request, watched.note))
+            except CondaRunError as error:
+                answer = error_result(error)
+            beside.cancel_scope.cancel()
+        return answer
 
     async def get_run(self, ctx: Context[Any, Any], run_id: RunId, wait_s: WaitS = WAIT_S) -> RunAnswer:
         """Wait for a run."""

@@ -45,6 +45,8 @@ class Scripted:
     async def plan(self, request: RunRequest, progress: ProgressCallback = no_progress) -> Plan:
         if request.code == "bad":
             raise RequestError("The code is empty.")
+        if request.code == "hold":
+            await self._hold("", progress)
         return Plan(packages=(PlannedPackage(spec="gdal", name="gdal", reason="osgeo is part of gdal"),))
 
     async def _echo(self, text: str, progress: ProgressCallback) -> RunResult:

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from mcp_conda_run.models import Progress
+from mcp_conda_run.server import heartbeat
 from mcp_conda_run.server import runs as runs_module
 
 from .conftest import serving, text
@@ -221,26 +223,51 @@ async def test_a_cancelled_wait_leaves_the_run_alone(settings):
         assert not served.runner.cancelled.is_set()
 
 
-async def test_progress_says_what_is_going_on_and_only_grows(settings, era):
-    heard: list[tuple[float, str | None]] = []
-    three = asyncio.Event()
+async def progress_of(settings, era, tool, count):
+    """Return the first notifications that a call of `hold` sends."""
+    heard: list[tuple[float, str]] = []
+    enough = asyncio.Event()
 
     async def listen(progress, total, message):
         heard.append((progress, message))
-        if len(heard) == 2:
-            three.set()
+        if len(heard) == count:
+            enough.set()
 
     async with serving(settings, mode=era) as served:
-        call = asyncio.create_task(
-            served.client.call_tool("run_python_code", {"python_code": "hold"}, progress_callback=listen)
-        )
-        await asyncio.wait_for(three.wait(), 20)
+        call = asyncio.create_task(served.client.call_tool(tool, {"python_code": "hold"}, progress_callback=listen))
+        await asyncio.wait_for(enough.wait(), 20)
         served.runner.release.set()
         await call
-    numbers = [number for number, _ in heard]
+    return heard
+
+
+@pytest.mark.parametrize("tool", ["run_python_code", "plan_python_code"])
+async def test_progress_says_what_is_going_on(settings, era, tool):
+    [(_, message)] = await progress_of(settings, era, tool, 1)
+    assert message == "download: numpy, 120 of 300 MB (1 s)"
+
+
+async def test_progress_is_repeated_and_its_number_only_grows(settings, era, monkeypatch):
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.6)
+    numbers = [number for number, _ in await progress_of(settings, era, "run_python_code", 3)]
     assert numbers == sorted(set(numbers))
-    assert heard[0][1] is not None
-    assert heard[0][1].startswith("download: numpy, 120 of 300 MB (")
+
+
+def test_the_heartbeat_is_within_every_clients_patience():
+    assert heartbeat.HEARTBEAT_S + heartbeat.MIN_INTERVAL_S <= 5
+
+
+@pytest.mark.parametrize(
+    ("progress", "said"),
+    [
+        (Progress("run", "running"), "running"),
+        (Progress("solve", "solving for gdal"), "solving for gdal"),
+        (Progress("download", "", 1e6, 2e6, "bytes"), "download, 1 of 2 MB"),
+        (Progress("compile", "compiling bytecode", 10, 400, "files"), "compiling bytecode, 10 of 400 files"),
+    ],
+)
+def test_progress_is_described_in_a_line(progress, said):
+    assert heartbeat.describe(progress) == said
 
 
 async def test_more_runs_than_the_bound_are_refused(settings, monkeypatch):
