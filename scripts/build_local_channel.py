@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 EXIT_FAILED, EXIT_NOT_RELOCATABLE = 1, 3
@@ -21,6 +22,9 @@ try:
     from local_channel.build import SETS, Built, build_channel, choose_python
     from local_channel.cpython import inspect_python
     from local_channel.errors import ChannelError, NotRelocatableError
+
+    if find_spec("rattler") is None:  # used in a process of its own, at the end
+        raise ModuleNotFoundError(name="rattler")
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("local_channel"):
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import platform
@@ -14,12 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from rattler.index.index import index_fs
-
 from .archive import Package
 from .cpython import Interpreter, inspect_python, python_package
 from .errors import ChannelError, NotRelocatableError
 from .fixtures import awkward_packages, old_format_package
+from .indexing import index_channel
 from .wheels import download, wheel_package
 
 SUBDIRS = {"x86_64": "linux-64", "aarch64": "linux-aarch64", "ppc64le": "linux-ppc64le"}
@@ -140,19 +138,23 @@ def build_channel(
     try:
         with tempfile.TemporaryDirectory(prefix="local-channel-") as folder:
             if wheels is None:
-                say(f"fetching {len(wanted.requirements) + len(wanted.also)} requirements from PyPI")
                 wheels = Path(folder)
-                _fetch(wanted, wheels, interpreter)
+                if count := len(wanted.requirements) + len(wanted.also):
+                    say(f"fetching {count} requirements from PyPI")
+                    _fetch(wanted, wheels, interpreter)
             say("writing packages")
             archives = _write(channel, interpreter, sorted(wheels.glob("*.whl")), subdir)
-        (channel / "noarch").mkdir(exist_ok=True)
         say("indexing")
-        asyncio.run(index_fs(channel, write_zst=True, write_shards=True, force=True))
+        problem = index_channel(channel)
     except OSError as error:
         reason = "There is no space left" if error.errno == errno.ENOSPC else f"{error.strerror or error}"
         raise ChannelError(
             f"The channel cannot be written to {channel}: {reason}.", "Free some space, or choose another directory."
         ) from None
+    if problem:
+        raise ChannelError(
+            f"The channel at {channel} cannot be indexed: {problem}.", "Look for damaged archives there."
+        )
     return Built(interpreter, tuple(sorted(archive.relative_to(channel) for archive in archives)))
 
 

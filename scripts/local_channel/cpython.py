@@ -20,6 +20,9 @@ from .errors import ChannelError, NotRelocatableError
 
 OLDEST = (3, 10)
 
+LEFT_OUT_FOLDERS = re.compile(r"tests?|idlelib|turtledemo|config-.*|site-packages|__pycache__|_bundled")
+LEFT_OUT_FILES = re.compile(r"\.(a|pyc)$|^EXTERNALLY-MANAGED$|^sitecustomize\.py$")
+
 PROBE = """
 import importlib.util, json, os, platform, site, sys, sysconfig
 base = sys.base_prefix
@@ -154,17 +157,13 @@ def python_package(interpreter: Interpreter, subdir: str) -> Package:
 def _installed_files(interpreter: Interpreter) -> Iterator[Path]:
     """Yield what belongs to the Python itself: no tests, no bytecode, no packages installed into it."""
     base, xy = interpreter.base, interpreter.xy
-    left_out = re.compile(
-        r"(^|/)(test|tests|idlelib|turtledemo|config-[^/]*|site-packages|__pycache__|_bundled)/"
-        r"|\.(a|pyc)$|/EXTERNALLY-MANAGED$|/sitecustomize\.py$"
-    )
     yield interpreter.executable
     yield from sorted(base.glob(f"lib/libpython{xy}*.so*"))
     yield from sorted(base.glob("lib/libpython3.so"))
     for tree in (base / interpreter.library, base / "include" / f"python{xy}"):
-        for file in sorted(tree.rglob("*")):
-            if (file.is_file() or file.is_symlink()) and not left_out.search(file.relative_to(base).as_posix()):
-                yield file
+        for folder, folders, files in os.walk(tree):
+            folders[:] = sorted(name for name in folders if not LEFT_OUT_FOLDERS.fullmatch(name))
+            yield from (Path(folder, name) for name in sorted(files) if not LEFT_OUT_FILES.search(name))
 
 
 def _add_file(package: Package, file: Path, base: Path) -> None:

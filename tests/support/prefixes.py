@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import rattler
@@ -24,7 +25,13 @@ class CannotInstallError(Exception):
 
 
 def install(
-    channel: Path | str, prefix: Path, *specs: str, cache: Path, run_link_scripts: bool = False, platform: str = ""
+    channel: Path | str,
+    prefix: Path,
+    *specs: str,
+    cache: Path,
+    run_link_scripts: bool = False,
+    platform: str = "",
+    exclude_newer: str = "",
 ) -> list[str]:
     """Solve the specs in the channel alone and install them into a prefix.
 
@@ -34,7 +41,8 @@ def install(
         specs: match specs.
         cache: where packages and repodata are kept.
         run_link_scripts: whether post-link scripts run.
-        platform: conda's name of another platform, which is solved but not installed.
+        platform: conda's name of another platform, which is solved for but not installed.
+        exclude_newer: an ISO 8601 time in UTC; packages that are newer do not exist.
 
     Returns:
         what was solved, as `name=version=build`, sorted.
@@ -43,7 +51,7 @@ def install(
         CannotInstallError: with the engine's words.
     """
     url = channel.as_uri() if isinstance(channel, Path) else channel
-    options = {"run_link_scripts": run_link_scripts, "platform": platform}
+    options = {"run_link_scripts": run_link_scripts, "platform": platform, "exclude_newer": exclude_newer}
     request = [[url, str(prefix), str(cache), *specs], options]
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.prefixes", json.dumps(request)],
@@ -59,7 +67,9 @@ def install(
     return answer["packages"]
 
 
-async def _install(url: str, prefix: str, cache: str, *specs: str, run_link_scripts: bool, platform: str) -> list[str]:
+async def _install(
+    url: str, prefix: str, cache: str, *specs: str, run_link_scripts: bool, platform: str, exclude_newer: str
+) -> list[str]:
     virtual = rattler.VirtualPackage.detect(rattler.VirtualPackageOverrides())
     records = await rattler.solve(
         [url],
@@ -67,6 +77,7 @@ async def _install(url: str, prefix: str, cache: str, *specs: str, run_link_scri
         gateway=rattler.Gateway(cache_dir=Path(cache, "repodata")),
         platforms=[platform or str(rattler.Platform.current()), "noarch"],
         virtual_packages=[] if platform else virtual,
+        exclude_newer=datetime.fromisoformat(exclude_newer) if exclude_newer else None,
     )
     if not platform:
         await rattler.install(
