@@ -158,14 +158,15 @@ class Resolver:
         chosen = choose(proposals, facts)
         if chosen is not None:
             proposal, fact = chosen
+            channel = proposal.channel if fact.channel == proposal.channel else ""
             return PlannedPackage(
-                spec=f"{proposal.channel}::{fact.name}" if proposal.channel else fact.name,
+                spec=f"{channel}::{fact.name}" if channel else fact.name,
                 name=fact.name,
                 import_name=module,
                 decision=proposal.decision,
                 reason=proposal.reason,
                 confidence=proposal.confidence,
-                channel=proposal.channel,
+                channel=channel,
             )
         for proposal in proposals:
             if proposal.pypi:

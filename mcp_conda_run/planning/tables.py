@@ -139,7 +139,7 @@ def load_tables() -> Tables:
     projects = {project: conda for project, conda in projects.items() if conda}
     known = {canonicalize_name(entry.pypi) for entry in imports.values() if entry.pypi}
     vouched = {canonicalize_name(name) for name in lists["vouched"]}
-    roots = {canonicalize_name(key) for key in imports if "." not in key}
+    roots = {canonicalize_name(key) for key, entry in imports.items() if "." not in key and not entry.why_not}
     return Tables(
         imports=imports,
         namespaces={key: names(value) for key, value in namespaces.items()},
