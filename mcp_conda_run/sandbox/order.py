@@ -73,6 +73,7 @@ class Walls:
         processes: how many processes and threads the run may have; 0 for any number.
         own_network: whether the run gets an empty network of its own.
         proxy_port: where in that network the server's proxy listens; 0 for no proxy.
+        filter_calls: whether system calls are filtered; only left out to see what the other walls hold.
         drop_identity: whether a keeper that is root may run the process as `SANDBOX_ID`.
     """
 
@@ -87,6 +88,7 @@ class Walls:
     processes: int = 0
     own_network: bool = True
     proxy_port: int = 0
+    filter_calls: bool = True
     drop_identity: bool = True
 
 

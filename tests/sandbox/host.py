@@ -1,0 +1,154 @@
+"""A server in small: runs code in a tier, as a user of choice, and says what came of it.
+
+`python -m tests.sandbox.host UID` reads requests from standard input, one JSON line each, and answers likewise. It is a
+process of its own so that tests that run as root can also see what an unprivileged server sees: it loads everything as
+root (whose Python others may not be able to read), and then becomes somebody else for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import secrets
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mcp_conda_run.errors import CondaRunError
+from mcp_conda_run.models import Environment, Limits, Mount
+from mcp_conda_run.sandbox.namespaces import NamespaceTier
+from mcp_conda_run.sandbox.order import Order
+from mcp_conda_run.sandbox.plain import PlainTier
+from mcp_conda_run.sandbox.tier import Launch, Process, Tier
+
+KEY = "0123456789abcdef"
+WAIT_S = 60
+LIMITS = Limits(
+    wall_s=60,
+    cpu_s=0,
+    memory_bytes=1 << 30,
+    processes=64,
+    disk_bytes=64 << 20,
+    open_files=1024,
+    file_size_bytes=1 << 30,
+    output_bytes=1 << 20,
+)
+
+
+def environment_in(cache: Path) -> Environment:
+    """Describe the environment that the fixtures made below `cache`."""
+    prefix = cache / "envs" / KEY
+    python = (prefix / "bin" / "python").resolve().relative_to(prefix.resolve())
+    return Environment(
+        key=KEY,
+        prefix=prefix,
+        python_version="3",
+        python=str(python),
+        modules={},
+        stdlib=frozenset(),
+        packages=(),
+        variables={"CONDA_PREFIX": str(prefix), "DATA_OF_A_PACKAGE": f"{prefix}/share/data"},
+    )
+
+
+class WithoutAWall(NamespaceTier):
+    """Tier A with one of its walls missing, to show what that wall is for."""
+
+    def __init__(self, cache: Path, missing: dict[str, Any]) -> None:
+        super().__init__(cache)
+        self._missing = missing
+
+    def _order(self, *given: Any) -> Order:
+        order = super()._order(*given)
+        return dataclasses.replace(order, walls=dataclasses.replace(order.walls, **self._missing))
+
+
+def make(tier: str, cache: Path, missing: dict[str, Any]) -> Tier:
+    """Return the tier of this name; `missing` are fields of `Walls` that take a wall away."""
+    if missing:
+        return WithoutAWall(cache, missing)
+    return PlainTier(cache) if tier == "none" else NamespaceTier(cache, upper_on_disk=tier == "A'")
+
+
+async def send_code(process: Process, code: str) -> None:
+    """Do the host's part of the protocol up to the request."""
+    loop = asyncio.get_running_loop()
+    process.control.setblocking(False)
+    await loop.sock_recv(process.control, 8)
+    assert json.loads(await loop.sock_recv(process.control, 100)) == {"ready": True}
+    bounds = {"value_bytes": 1000, "text_bytes": 1000, "figure_bytes": 1000, "figures": 0}
+    request = {"code": code, "filename": f"{process.scratch}/main.py", "write": True, "args": [], "globals": {}}
+    message = json.dumps({**request, "path0": process.scratch, "mount_map": {}, "limits": bounds}).encode()
+    await loop.sock_sendall(process.control, struct.pack(">Q", len(message)) + message)
+
+
+async def read_all(descriptor: int) -> str:
+    """Read a run's output up to its end."""
+
+    def read() -> str:
+        with open(os.dup(descriptor), encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    return await asyncio.to_thread(read)
+
+
+async def run(
+    tier: Tier, cache: Path, code: str, *, workspace: str = "", network: str = "none", **limits: Any
+) -> dict[str, Any]:
+    """Run code to its end."""
+    began = time.perf_counter()
+    mounts = (Mount(Path(workspace), "/working"),) if workspace else ()
+    launch = Launch(
+        run_id=secrets.token_hex(8),
+        environment=environment_in(cache),
+        mounts=mounts,
+        limits=dataclasses.replace(LIMITS, **limits),
+        network="full" if tier.name == "none" else network,
+    )
+    async with tier.launch(launch) as process:
+        await send_code(process, code)
+        async with asyncio.timeout(WAIT_S):
+            out, err = await asyncio.gather(read_all(process.stdout), read_all(process.stderr))
+            exit_ = await process.wait()
+        isolation = dataclasses.asdict(process.isolation)
+    seconds = time.perf_counter() - began
+    return {"out": out, "err": err, "exit": dataclasses.asdict(exit_), "isolation": isolation, "seconds": seconds}
+
+
+async def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Do what a request says; a failure is an answer too."""
+    cache = Path(request.pop("cache"))
+    tier = make(request.pop("tier"), cache, request.pop("missing", {}))
+    try:
+        return await run(tier, cache, **request)
+    except (CondaRunError, TimeoutError) as error:
+        return {"error": str(error) or type(error).__name__}
+    finally:
+        tier.close()
+
+
+def become(uid: int, python: str) -> None:
+    """Be an unprivileged user for good; runs are started with a Python that this user may read."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    os.environ["HOME"] = "/nonexistent"
+    sys.executable = python
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    uid = int(sys.argv[1])
+    if uid != os.geteuid():
+        asyncio.run(answer(json.loads(sys.stdin.readline())))  # loads whatever is loaded late
+        become(uid, sys.argv[2])
+    for line in sys.stdin:
+        print(json.dumps(asyncio.run(answer(json.loads(line)))), flush=True)  # noqa: T201 - the answer
+
+
+if __name__ == "__main__":
+    main()
