@@ -18,6 +18,7 @@ from ..settings import Settings
 from .prompts import add_prompts
 from .resources import add_resources
 from .runs import Runs
+from .tasks import Tasks
 from .tools import make_tools
 
 NAME = "mcp-conda-run"
@@ -32,6 +33,7 @@ def make_server(runs: Runs) -> MCPServer[Any]:
         version=__version__,
         instructions=instructions(runs.settings),
         tools=make_tools(runs),
+        extensions=[Tasks(runs)],
         middleware=[_open_after_handshake(runs)],
         log_level="WARNING",
     )

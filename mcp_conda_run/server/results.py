@@ -32,6 +32,7 @@ from .report import (
     running_report,
     short,
 )
+from .runs import Run
 
 MAX_RESULT_BYTES = 690_000
 MAX_LINKS = 20
@@ -40,6 +41,15 @@ _INDENTED_JSON = 2000
 
 _TAGS = ("status", "dependencies", "output", "return_value", "error", "notes")
 _CLOSING = re.compile(rf"<(/\s*(?:{'|'.join(_TAGS)})\b[^<>]*)(>?)", re.IGNORECASE)
+
+
+def answer_of(run: Run) -> CallToolResult:
+    """Return the answer for a run as it stands: its result, why it could not be tried, or that it goes on."""
+    if run.error is not None:
+        return error_result(run.error)
+    if run.result is not None:
+        return tool_result(run.result)
+    return running_result(run.run_id, run.progress, run.elapsed_s)
 
 
 def tool_result(result: RunResult) -> CallToolResult:

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -41,6 +42,7 @@ class Run:
     """
 
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
     progress: Progress = field(default_factory=lambda: Progress("start", "starting"))

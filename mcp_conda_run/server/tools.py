@@ -31,8 +31,9 @@ from .arguments import (
 )
 from .heartbeat import tell_progress
 from .report import PlanReport, Report
-from .results import error_result, plan_result, running_result, tool_result
+from .results import answer_of, error_result, plan_result
 from .runs import Run, Runs
+from .tasks import GRACE_S, declares_tasks
 
 WAIT_S = 45.0
 """The shortest bound of a common client on one call is 60 s."""
@@ -171,7 +172,7 @@ class Tools:
         except RequestError as error:
             return error_result(error)
         await _wait(run, ctx, wait_s)
-        return _answer(run)
+        return answer_of(run)
 
     async def cancel_run(self, run_id: RunId) -> RunAnswer:
         """Kill a run."""
@@ -181,7 +182,7 @@ class Tools:
             return error_result(error)
         run.cancel()
         await run.finished.wait()
-        return _answer(run)
+        return answer_of(run)
 
     async def _run(self, ctx: Context[Any, Any], request: RunRequest, wait_s: float) -> CallToolResult:
         try:
@@ -189,12 +190,14 @@ class Tools:
             run = self._runs.start(request)
         except RequestError as error:
             return error_result(error)
+        if declares_tasks(ctx.request_context):
+            wait_s = min(wait_s, GRACE_S)
         try:
             await _wait(run, ctx, wait_s)
         except anyio.get_cancelled_exc_class():
             run.cancel()  # nobody knows its id yet, so nobody could ever ask for it
             raise
-        return _answer(run)
+        return answer_of(run)
 
 
 def _check_bounds(request: RunRequest, settings: Settings) -> None:
@@ -218,11 +221,3 @@ async def _wait(run: Run, ctx: Context[Any, Any], wait_s: float) -> None:
             beside.start_soon(tell_progress, run, ctx)
             await run.finished.wait()
             beside.cancel_scope.cancel()
-
-
-def _answer(run: Run) -> CallToolResult:
-    if run.error is not None:
-        return error_result(run.error)
-    if run.result is not None:
-        return tool_result(run.result)
-    return running_result(run.run_id, run.progress, run.elapsed_s)
