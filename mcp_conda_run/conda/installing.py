@@ -36,7 +36,7 @@ async def install(request: Mapping[str, Any], emit: Emit) -> None:
     for package in packages:
         check_installable(package)
     pkgs, prefix = Path(request["pkgs"]), Path(request["prefix"])
-    with CacheUse(pkgs):
+    with CacheUse(pkgs, emit):
         present = installed_records(prefix)
         here = {record.sha256 for record in present}
         wanted = [package for package in packages if bytes.fromhex(package.sha256) not in here]
@@ -66,23 +66,26 @@ async def install(request: Mapping[str, Any], emit: Emit) -> None:
 
 
 class CacheUse:
-    """Marks the package cache as in use; on entry, sweeps what killed workers left half extracted.
+    """Has the package cache for itself; on entry, sweeps what killed workers left half extracted.
 
-    Each worker holds a shared lock for as long as it lives (the kernel drops it, whatever ends the worker), so whoever
-    gets the exclusive one knows that no temporary directory is in use.
+    py-rattler holds a lock of its own on the cache for as long as it installs, so nothing is lost by waiting here,
+    where it can be told. The kernel drops the lock, whatever ends the worker.
     """
 
-    def __init__(self, pkgs: Path) -> None:
+    def __init__(self, pkgs: Path, emit: Emit) -> None:
         self.pkgs = pkgs
+        self.emit = emit
 
     def __enter__(self) -> None:
         try:
             self.pkgs.mkdir(parents=True, exist_ok=True)
             self.file = (self.pkgs / ".workers.lock").open("a")
-            with suppress(BlockingIOError):
+            try:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.sweep()
-            fcntl.flock(self.file, fcntl.LOCK_SH)
+            except BlockingIOError:
+                self.emit(Progress("wait", "Waiting for another installation to finish"))
+                fcntl.flock(self.file, fcntl.LOCK_EX)
+            self.sweep()
         except OSError as error:
             raise explain_os_error(error, self.pkgs) from error
 
