@@ -41,7 +41,7 @@ class Host:
         self.user = user
         self.place = place
         uid = UNPRIVILEGED if user == "unprivileged" else os.geteuid()
-        python = place.prefix / "bin" / "python"
+        python = place.cache.with_name("python")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.sandbox.host", str(uid), str(python)],
             stdin=subprocess.PIPE,
@@ -97,6 +97,9 @@ def make_place(installed: Path, user: str) -> Place:
         if not place.cache.exists():
             shutil.copytree(installed / "own/cache/envs", place.cache / "envs", symlinks=True)
         place.workspace.mkdir(exist_ok=True)
+        python = place.cache.with_name("python")
+        python.write_text(f'#!/bin/sh\nexec {place.prefix}/bin/python -B "$@"\n')  # leaves no bytecode behind
+        python.chmod(0o755)
         subprocess.run(["chown", "-R", f"{UNPRIVILEGED}:{UNPRIVILEGED}", installed / user], check=True)
     place.workspace.mkdir(exist_ok=True)
     return place
