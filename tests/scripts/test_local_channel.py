@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from local_channel.build import SETS, choose_python
+from local_channel.errors import NotRelocatableError
 
 from tests.support import prefixes
 from tests.support.http_channel import ChannelServer
@@ -269,15 +271,51 @@ def test_the_same_inputs_give_the_same_bytes(small_channel: Path, tmp_path: Path
     assert first == contents(tmp_path / "two")
 
 
-# --- what cannot be built ---
+# --- which Python ---
 
 
-def test_the_operating_systems_python_is_refused_with_what_to_do(tmp_path: Path):
+@pytest.mark.slow
+def test_a_python_whose_run_paths_are_relative_already_is_repackaged(small_prefix: Path, tmp_path: Path):
+    done = build(tmp_path / "channel", "--set", "none", "--python", small_prefix / "bin/python")
+    assert (done.returncode, done.stderr) == (0, "")
+    prefixes.install(tmp_path / "channel", tmp_path / "prefix", "python", cache=tmp_path / "cache")
+    assert run(tmp_path / "prefix", "import sys; print(sys.base_prefix)") == f"{tmp_path}/prefix"
+
+
+def system_python() -> Path:
+    """Return Debian's Python, which is spread over the system, or skip."""
     system = Path("/usr/bin/python3")
     patched = "import site, sys; sys.exit(not any('dist-packages' in path for path in site.getsitepackages()))"
     if not system.exists() or subprocess.run([system, "-I", "-c", patched], check=False).returncode:
         pytest.skip("no Debian Python here")
-    done = build(tmp_path / "out", "--python", system)
+    return system
+
+
+def test_another_python_is_found_where_the_running_one_cannot_be_moved(
+    small_prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "versions/mine").symlink_to(small_prefix)
+    monkeypatch.setattr(sys, "executable", str(system_python()))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert choose_python(SETS["none"]).base.resolve() == small_prefix.resolve()
+
+
+def test_no_python_that_can_be_moved_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "executable", str(system_python()))
+    monkeypatch.setenv("PATH", "/nowhere")
+    for name in ("PYENV_ROOT", "UV_PYTHON_INSTALL_DIR", "RUNNER_TOOL_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with pytest.raises(NotRelocatableError, match="belongs to the operating system"):
+        choose_python(SETS["none"])
+
+
+# --- what cannot be built ---
+
+
+def test_the_operating_systems_python_is_refused_with_what_to_do(tmp_path: Path):
+    done = build(tmp_path / "out", "--python", system_python())
     assert done.returncode == 3
     assert "belongs to the operating system" in done.stderr
     assert "--python" in done.stderr

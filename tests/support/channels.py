@@ -27,7 +27,7 @@ OUTER_ENVIRONMENT = {name: value for name, value in os.environ.items() if name !
 
 NOT_RELOCATABLE = 3
 BUILD_TIMEOUT_S = 600
-UNUSED_AFTER_S = 14 * 86400
+UNUSED_AFTER_S = 3 * 86400
 
 
 @dataclass(frozen=True, slots=True)
