@@ -129,12 +129,12 @@ class EngineIndex:
             log.warning("Using older facts of the channels, because: %s", error.message)
             return
         now = self._clock()
-        answers.update({name: Answer(facts.get(name), now) for name in names})
-        oldest_first = sorted(answers, key=lambda name: answers[name].at)
-        for name in oldest_first[: max(0, len(answers) - MAX_REMEMBERED)]:
-            del answers[name]
         merged = read_answers(self._facts_file) | answers  # another process may have learned other names meanwhile
-        write_json(self._facts_file, {name: [a.at, a.facts and asdict(a.facts)] for name, a in merged.items()})
+        merged |= {name: Answer(facts.get(name), now) for name in names}
+        newest_last = sorted(merged, key=lambda name: merged[name].at)[-MAX_REMEMBERED:]
+        answers.clear()
+        answers.update({name: merged[name] for name in newest_last})
+        write_json(self._facts_file, {name: [a.at, a.facts and asdict(a.facts)] for name, a in answers.items()})
 
 
 class StaticIndex:
