@@ -67,6 +67,11 @@ class Settings(BaseSettings):
         description="Packages from PyPI: never, after asking, or on. `auto` asks where the client can be asked, and "
         "otherwise takes those that a table or a declaration vouches for.",
     )
+    pypi_index: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="The simple index that serves PyPI's packages; if empty, the user's own for uv or pip, or PyPI.",
+    )
     pip_cooldown_days: float = Field(default=7, ge=0, description="Ignore files uploaded to PyPI later than this.")
     pip_min_age_days: float = Field(default=90, ge=0, description="Ignore PyPI projects younger than this.")
     allow_packages: Names = Field(default=(), description="If given, only these may be added; `pypi:NAME` for PyPI.")
