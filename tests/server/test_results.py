@@ -325,3 +325,23 @@ def test_a_plan_says_what_and_why():
 
 def test_an_empty_plan_says_so():
     assert "Nothing to install" in text(plan_result(Plan()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"signal": "SIGSEGV"}, "Ended by signal SIGSEGV."),
+        ({"signal": "SIGKILL", "limit": "memory"}, "Ended by the memory limit."),
+        ({"exit_code": 3, "error": RunError("SystemExit", "3")}, "Exit code 3."),
+        ({"output_dropped_bytes": 12}, "12 bytes of output were not kept."),
+        ({"attempts": ("the first run", "with pyyaml")}, "The code ran 2 times: the first run; with pyyaml"),
+        ({"notes": ("Two paths were mapped.",)}, "Two paths were mapped."),
+    ],
+)
+def test_the_text_alone_says_what_happened(changes, said):
+    assert said in text(tool_result(replace(OK, status=Status.RUN_ERROR, **changes)))
+
+
+def test_the_exit_code_of_an_exception_is_not_worth_a_line():
+    error = RunError("E", "m", traceback="E: m")
+    assert "Exit code" not in text(tool_result(RunResult(status=Status.RUN_ERROR, exit_code=1, error=error)))
