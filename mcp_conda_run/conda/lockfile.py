@@ -28,7 +28,7 @@ MAX_ENVIRONMENT_BYTES = 1024 * 1024
 INPUT_DIGEST = "mcp-conda-run-input"
 """The key in a lock's custom metadata that holds the digest of what it was made from."""
 
-ARCHIVE = re.compile(r"(?P<stem>.+-(?P<build>[^-]+))\.(conda|tar\.bz2)")
+ARCHIVE = re.compile(r"(?P<stem>[^/\\]+-(?P<build>[A-Za-z0-9_][A-Za-z0-9_.+]*))\.(conda|tar\.bz2)")
 ADDRESS = re.compile(r"(?P<channel>(https?://[^/\s]+|file://)(/\S*)?)/(?P<subdir>[a-z0-9-]+)/(?P<file>[^/\s?#]+)")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MD5 = re.compile(r"[0-9a-f]{32}")
