@@ -118,6 +118,10 @@ class Resolver:
             if entry:
                 yield from by_table(*entry)
                 return
+        if canonicalize_name(root) in self.tables.same:
+            reason = f"{root} is known to be brought by the package of its name"
+            names = spellings(root)
+            yield Proposal(names, "override", reason, 1, evidence=False, pypi=canonicalize_name(root))
         yield by_identity(root)
         yield from by_affix(root)
         if "." in module and not namespace:
@@ -146,9 +150,6 @@ class Resolver:
                 if names := tuple(source.lookup(prefix)):
                     yield Proposal(names[:4], "map", f"{source.name} lists it for {prefix}", 0.8)
                     break
-        wanted = canonicalize_name(module.partition(".")[0])
-        if wanted in self.tables.vouched:
-            yield Proposal((), "override", f"{wanted} is a known project of PyPI", 0.9, evidence=False, pypi=wanted)
 
     def decide(
         self, module: str, proposals: Iterable[Proposal], facts: Mapping[str, PackageFacts]
@@ -204,11 +205,11 @@ def by_table(prefix: str, entry: Entry) -> Iterator[Proposal]:
     if entry.conda or entry.pypi:
         what = entry.conda[0] if entry.conda else f"{entry.pypi} on PyPI"
         yield Proposal(
-            entry.conda,
+            entry.conda or spellings(entry.pypi),
             "override",
             f"{what} is known to bring {prefix}",
             1,
-            evidence=False,
+            evidence=not entry.conda,
             channel=entry.channel,
             pypi=entry.pypi,
             companions=entry.companions,

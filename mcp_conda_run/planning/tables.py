@@ -61,7 +61,7 @@ class Tables:
     Attributes:
         imports: dotted import -> entry.
         namespaces: root, or dotted root, of imports that many packages share -> what the packages' names begin with.
-        vouched: projects of PyPI that are what their name says, normalised; for imports of the same name.
+        same: imports, lower case with dashes, that a package of the same name brings, in the channel or on PyPI.
         traps: names on PyPI that people take for the project of an import, normalised, and are not.
         projects: PyPI name, normalised -> conda names, where they differ.
         companions: conda package -> packages that it is of no use without.
@@ -72,7 +72,7 @@ class Tables:
 
     imports: Mapping[str, Entry]
     namespaces: Mapping[str, tuple[str, ...]]
-    vouched: frozenset[str]
+    same: frozenset[str]
     traps: frozenset[str]
     projects: Mapping[str, tuple[str, ...]]
     companions: Mapping[str, tuple[str, ...]]
@@ -132,19 +132,20 @@ def load_tables() -> Tables:
     document = read("overrides.toml")
     lists = document.pop("lists")
     namespaces = document.pop("namespaces")
+    same_names = document.pop("same")
     imports = {key: read_entry(value) for key, value in rows(document)}
     companions = read("companions.toml")
     projects = {str(canonicalize_name(entry.pypi)): entry.conda for entry in imports.values() if entry.pypi}
     projects |= {str(canonicalize_name(key)): names(value) for key, value in lists["projects"].items()}
     projects = {project: conda for project, conda in projects.items() if conda}
     known = {canonicalize_name(entry.pypi) for entry in imports.values() if entry.pypi}
-    vouched = {canonicalize_name(name) for name in lists["vouched"]}
+    same = {canonicalize_name(name) for field in same_names.values() for name in field}
     roots = {canonicalize_name(key) for key, entry in imports.items() if "." not in key and not entry.why_not}
     return Tables(
         imports=imports,
         namespaces={key: names(value) for key, value in namespaces.items()},
-        vouched=frozenset(vouched),
-        traps=frozenset((roots | {canonicalize_name(name) for name in lists["traps"]}) - known - vouched),
+        same=frozenset(same),
+        traps=frozenset((roots | {canonicalize_name(name) for name in lists["traps"]}) - known - same),
         projects=projects,
         companions={key: names(value) for key, value in companions["always"].items()},
         variants={
