@@ -18,6 +18,7 @@ from typing import Self
 
 from .conda.channels import ChannelIndex, EngineIndex
 from .conda.choose import choose_engine
+from .environments.guest_files import GuestFiles
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store, host_errors
 from .errors import InstallError
@@ -85,6 +86,7 @@ class Runtime:
         self.tier, _ = make_tier(self.settings)
         self.provisioner = Provisioner(self.settings, self.store, self.engine)
         self._planner = Planner(Policy.from_settings(self.settings))
+        self._guest_files = GuestFiles(self.store.guest)
         self._slots = asyncio.Semaphore(self.settings.slots)
         self._resources = AsyncExitStack()
         self._mounts: tuple[Mount, ...] = ()
@@ -133,7 +135,7 @@ class Runtime:
             return not_installed(error, run_id=run_id, timings_ms=phases.finish())
         async with self._slots:
             progress(Progress("run", "running"))
-            launch = self._launch(run_id, prepared, request)
+            launch = await self._launch(run_id, prepared, request)
             process, said = await self._execute(launch, source, prepared, request, phases)
         return finished(
             said,
@@ -216,10 +218,12 @@ class Runtime:
             )
         return self._indexes[channels]
 
-    def _launch(self, run_id: str, prepared: Prepared, request: RunRequest) -> Launch:
+    async def _launch(self, run_id: str, prepared: Prepared, request: RunRequest) -> Launch:
+        environment = prepared.provided.environment
         return Launch(
             run_id=run_id,
-            environment=prepared.provided.environment,
+            environment=environment,
+            guest=await self._guest_files.directory(environment),
             mounts=self._mounts,
             limits=self.settings.limits(request.timeout_s),
             network=request.network or self.settings.network,

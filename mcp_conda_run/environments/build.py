@@ -70,7 +70,7 @@ async def build_environment(
 async def _finish(key: str, prefix: Path, packages: Sequence[LockedPackage], progress: ProgressCallback) -> Environment:
     """Compile what is new, then ask the interpreter and the file lists what the environment is."""
     python = find_python(prefix)
-    facts = json.loads(await _run_guest(prefix, python, "inspect_python.py", timeout_s=CHECK_TIMEOUT_S))
+    facts = json.loads(await run_guest(prefix, python, "inspect_python.py", timeout_s=CHECK_TIMEOUT_S))
     await _compile(prefix, python, [facts["library"], *facts["site_packages"]], progress)
     progress(Progress("check", "reading what the environment offers"))
     site_packages = [place.replace(os.sep, "/") for place in facts["site_packages"]]
@@ -111,12 +111,12 @@ async def _compile(prefix: Path, python: Path, places: Sequence[str], progress: 
     directories = sorted({str(prefix / place) for place in places})
     outermost = [path for path in directories if not any(path.startswith(other + os.sep) for other in directories)]
     workers = str(os.cpu_count() or 1)
-    await _run_guest(
+    await run_guest(
         prefix, python, "compile_bytecode.py", workers, *outermost, timeout_s=COMPILE_TIMEOUT_S, on_line=show
     )
 
 
-async def _run_guest(
+async def run_guest(
     prefix: Path,
     python: Path,
     script: str,

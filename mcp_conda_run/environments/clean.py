@@ -54,5 +54,5 @@ def _delete_everything(store: Store) -> None:
             code="cache-in-use",
         )
     parts = (store.packages, store.repodata, store.index, store.locks, store.solutions)
-    for directory in (*parts, store.envs, store.runs, store.scratch, store.sandbox):
+    for directory in (*parts, store.envs, store.guest, store.runs, store.scratch, store.sandbox):
         store.trash.discard(directory)

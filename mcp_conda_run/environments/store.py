@@ -8,6 +8,7 @@ One directory on one file system, so that hard links work between packages, envi
     envs/<key>  envs/<key>.json     an environment and its description, whose appearance is the READY marker
     runs/<id>   scratch/<id>        a run's ephemeral prefix, as long a path as an environment's, and its writable files
     owners/<id>.lock                held by a living process; what carries a dead owner's id is swept
+    guest/                          our guest modules, with bytecode
     sandbox/                        what the machine allows (`sandbox/probe.py`), and its mount points
     trash/                          renamed out of the way, on its way to be removed
 
@@ -93,6 +94,7 @@ class Store:
         self.scratch = self.root / "scratch"
         self.owners = self.root / "owners"
         self.sandbox = self.root / "sandbox"
+        self.guest = self.root / "guest"
         self.trash = Trash(self.root / "trash")
         self._owner = secrets.token_hex(4)
         self._owner_lock: filelock.BaseFileLock | None = None
@@ -231,7 +233,7 @@ class Store:
         """Return how much each part holds; a file with several links counts once, where it is first met."""
         seen: set[tuple[int, int]] = set()
         parts = [self.packages, self.repodata, self.index, self.locks, self.solutions]
-        parts += [self.envs, self.runs, self.scratch, self.trash.directory]
+        parts += [self.envs, self.guest, self.runs, self.scratch, self.trash.directory]
         return {part.name: _usage(part, seen) for part in parts}
 
     def environments(self) -> list[Environment]:

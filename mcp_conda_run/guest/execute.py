@@ -330,7 +330,7 @@ def print_error(text: str) -> None:
 def own_files() -> set[str]:
     """Return the names under which code of the guest appears in tracebacks."""
     functions = (connect, display.describe, ending.quietly, failures.describe, figures.draw, source.compile_code)
-    return {function.__code__.co_filename for function in functions}
+    return {os.path.join(HERE, "start.py"), *(function.__code__.co_filename for function in functions)}
 
 
 failures.own_files.update(own_files())

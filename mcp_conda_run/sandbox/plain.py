@@ -21,7 +21,7 @@ from ..models import Isolation, Limits
 from .order import CONTROL_FD, Bounds, Order
 from .policy import NetworkPolicy
 from .running import MARK, RunProcess, finish, kill_marked, running
-from .spawner_client import PACKAGE, Spawner
+from .spawner_client import Spawner
 from .surroundings import resource_limits, run_variables
 from .tier import Launch
 
@@ -108,7 +108,7 @@ def _order(launch: Launch, prefix: Path, scratch: Path) -> Order:
         added={**launch.variables, MARK: launch.run_id},
     )
     return Order(
-        argv=[str(prefix / launch.environment.python), str(PACKAGE / "guest" / "execute.py"), str(CONTROL_FD)],
+        argv=[str(prefix / launch.environment.python), str(launch.guest / "start.py"), str(CONTROL_FD)],
         environ=variables,
         cwd=str(launch.mounts[0].source if launch.mounts else scratch / "main"),
         rlimits=resource_limits(launch.limits),

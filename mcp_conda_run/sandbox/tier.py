@@ -11,9 +11,12 @@ import socket
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from ..models import Environment, Isolation, Limits, Mount
+
+PACKAGE_GUEST = Path(__file__).resolve().parents[1] / "guest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,7 @@ class Launch:
         limits: the bounds.
         network: `full`, `none`, or a comma separated allow-list.
         variables: environment variables to add to those that the tier makes from scratch.
+        guest: the directory of the guest's modules, with the bytecode of the environment's Python.
     """
 
     run_id: str
@@ -35,6 +39,7 @@ class Launch:
     limits: Limits
     network: str = "full"
     variables: Mapping[str, str] = field(default_factory=dict)
+    guest: Path = PACKAGE_GUEST
 
 
 @dataclass(frozen=True, slots=True)
