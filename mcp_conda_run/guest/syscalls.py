@@ -201,35 +201,38 @@ def bind(source: str, target: str, attributes: int = 0) -> None:
         set_mount_attributes(target, attributes)
 
 
-def bind_idmapped(source: str, target: str, user_namespace: int, attributes: int = 0) -> None:
-    """Like `bind`, with the owners of files translated by the maps of a user namespace, given by a descriptor."""
-    tree = idmapped_tree(source, user_namespace, attributes)
+def copy_of_mounts(source: str, attributes: int, user_namespace: int | None = None) -> int:
+    """Return a descriptor of a copy of the mounts at `source` and below, with further restrictions.
+
+    The copy is attached nowhere yet.
+    With a user namespace, given by a descriptor, the owners of files are translated by its maps. That needs
+    CAP_SYS_ADMIN over the file systems themselves, and file systems that can do it (mount_setattr(2), "ID-mapped
+    mounts").
+    """
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
+    result = _libc.syscall(ctypes.c_long(_NR_OPEN_TREE), _AT_FDCWD, os.fsencode(source), ctypes.c_uint(flags))
+    copy = _check(result, f"open_tree {source}")
+    if user_namespace is not None:
+        attributes |= MOUNT_ATTR_IDMAP
+    try:
+        wanted = struct.pack("QQQQ", attributes, 0, 0, user_namespace or 0)
+        _mount_setattr(copy, "", wanted, _AT_RECURSIVE | _AT_EMPTY_PATH)
+    except OSError:
+        os.close(copy)
+        raise
+    return copy
+
+
+def attach_mounts(copy: int, target: str) -> None:
+    """Attach what `copy_of_mounts` returned; closes the descriptor."""
     try:
         result = _libc.syscall(
-            *(ctypes.c_long(_NR_MOVE_MOUNT), tree, b"", _AT_FDCWD, os.fsencode(target)),
+            *(ctypes.c_long(_NR_MOVE_MOUNT), copy, b"", _AT_FDCWD, os.fsencode(target)),
             ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH),
         )
         _check(result, f"move_mount {target}")
     finally:
-        os.close(tree)
-
-
-def idmapped_tree(source: str, user_namespace: int, attributes: int = 0) -> int:
-    """Return a descriptor of a copy of the mounts at `source`, not attached anywhere, with owners translated.
-
-    Needs CAP_SYS_ADMIN over the file systems themselves, and file systems that can do it (mount_setattr(2),
-    "ID-mapped mounts").
-    """
-    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
-    result = _libc.syscall(ctypes.c_long(_NR_OPEN_TREE), _AT_FDCWD, os.fsencode(source), ctypes.c_uint(flags))
-    tree = _check(result, f"open_tree {source}")
-    try:
-        wanted = struct.pack("QQQQ", attributes | MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
-        _mount_setattr(tree, "", wanted, _AT_RECURSIVE | _AT_EMPTY_PATH)
-    except OSError:
-        os.close(tree)
-        raise
-    return tree
+        os.close(copy)
 
 
 def _mount_setattr(descriptor: int, path: str, attributes: bytes, flags: int) -> None:

@@ -18,7 +18,7 @@ from ..guest import seccomp, syscalls
 from .identity import Owner, choose_owner
 from .mainprocess import Main, fork_main
 from .order import GUEST_DIRECTORY, INNER_ID, Descriptors, Order, Walls
-from .rootfs import build_skeleton, enter, lock_covers, mount_binds, mount_prefix, mount_stage, show
+from .rootfs import build_skeleton, copy_sources, enter, lock_covers, mount_binds, mount_prefix, mount_stage, show
 
 NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWCGROUP
 PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
@@ -88,11 +88,12 @@ def _build(walls: Walls, owner: Owner) -> list[int]:
     syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)  # nothing of ours shows up in the host
     with suppress(OSError):
         syscalls.write("/proc/self/oom_score_adj", "1000")  # if the host's memory runs out, runs go first
+    copies = copy_sources(walls, owner)
     build_skeleton(walls.root)
     mount_stage(walls, owner)
     stage = os.open(walls.stage, os.O_PATH | os.O_CLOEXEC)
-    mount_binds(walls, owner)
-    mount_prefix(walls, owner)
+    mount_binds(walls, copies)
+    mount_prefix(walls, copies[walls.prefix])
     lock_covers(walls)
     show(walls.guest, walls.root + GUEST_DIRECTORY)
     # Processes of other owners are hidden: pid 1 has the server's command line.

@@ -36,12 +36,9 @@ class Owner:
         if self.identity is not None:
             os.chown(path, self.identity, self.identity)
 
-    def show(self, source: str, target: str, attributes: int) -> None:
-        """Bind a directory of the host so that the run sees its owner's files as its own."""
-        if self.identity is None:
-            syscalls.bind(source, target, attributes)
-        else:
-            syscalls.bind_idmapped(source, target, self._maps[source], attributes)
+    def copy_of_mounts(self, source: str, attributes: int) -> int:
+        """Return a descriptor of the mounts at a directory of the host in which its owner's files are the run's own."""
+        return syscalls.copy_of_mounts(source, attributes, self._maps.get(source))
 
 
 def choose_owner(walls: Walls) -> Owner:
@@ -57,7 +54,7 @@ def choose_owner(walls: Walls) -> Owner:
             if ids not in by_owner:
                 by_owner[ids] = _user_namespace(*ids)
             maps[directory] = by_owner[ids]
-            os.close(syscalls.idmapped_tree(directory, maps[directory]))
+            os.close(syscalls.copy_of_mounts(directory, 0, maps[directory]))
     except OSError:
         for descriptor in by_owner.values():
             os.close(descriptor)

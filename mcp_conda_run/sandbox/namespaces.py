@@ -20,7 +20,7 @@ from .order import CONTROL_FD, GUEST_DIRECTORY, HOME, SCRATCH, Bind, Bounds, Ord
 from .policy import NetworkPolicy
 from .proxy import PORT, proxy_variables, serving
 from .running import MARK, RunProcess, running
-from .spawner_client import PACKAGE, Lifeline, Spawner
+from .spawner_client import Lifeline, Spawner
 from .surroundings import resource_limits, run_variables
 from .tier import Launch
 
@@ -100,6 +100,7 @@ class NamespaceTier:
                 (self._mount_points / name).mkdir(parents=True, exist_ok=True)
             if not self._upper_on_disk:
                 return None
+            self._trash.directory.mkdir(exist_ok=True)
             upper = self._scratch / run_id / "stage"
             upper.mkdir(parents=True)
             upper.parent.chmod(0o700)
@@ -111,7 +112,7 @@ class NamespaceTier:
         binds, covered = place_mounts(launch.mounts, self._cache)
         limits = launch.limits
         return Order(
-            argv=[str(environment.prefix / environment.python), f"{GUEST_DIRECTORY}/execute.py", str(CONTROL_FD)],
+            argv=[str(environment.prefix / environment.python), f"{GUEST_DIRECTORY}/start.py", str(CONTROL_FD)],
             environ=run_variables(
                 environment,
                 environment.prefix,
@@ -136,7 +137,7 @@ class NamespaceTier:
                 root=str(self._mount_points / "root"),
                 stage=str(self._mount_points / "stage"),
                 prefix=str(prefix),
-                guest=str(PACKAGE / "guest"),
+                guest=str(launch.guest),
                 binds=binds,
                 covered=covered,
                 upper=str(upper) if upper else "",

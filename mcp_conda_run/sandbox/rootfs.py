@@ -160,12 +160,23 @@ def _own_directory(path: str, mode: int, owner: Owner) -> None:
     owner.give(path)
 
 
-def mount_prefix(walls: Walls, owner: Owner) -> None:
+def copy_sources(walls: Walls, owner: Owner) -> dict[str, int]:
+    """Return descriptors of the mounts that the run gets of the host, by where it sees them.
+
+    Taken before anything is mounted for the run: a source may be above the place where its root is being built.
+    """
+    copies = {walls.prefix: owner.copy_of_mounts(walls.prefix, READ_ONLY)}
+    for bind in walls.binds:
+        copies[bind.target] = owner.copy_of_mounts(bind.source, READ_ONLY if bind.read_only else LOCKED)
+    return copies
+
+
+def mount_prefix(walls: Walls, environment: int) -> None:
     """Lay the run's own writable view over the environment, at the environment's own path.
 
     Names are relative to the stage: the environment's path may hold what mount options cannot (a comma, a colon).
     """
-    owner.show(walls.prefix, f"{walls.stage}/lower", READ_ONLY)
+    syscalls.attach_mounts(environment, f"{walls.stage}/lower")
     os.makedirs(walls.root + walls.prefix, exist_ok=True)
     os.chdir(walls.stage)
     options = "lowerdir=lower,upperdir=upper,workdir=work,userxattr,volatile"
@@ -173,12 +184,12 @@ def mount_prefix(walls: Walls, owner: Owner) -> None:
     os.chdir("/")
 
 
-def mount_binds(walls: Walls, owner: Owner) -> None:
+def mount_binds(walls: Walls, copies: dict[str, int]) -> None:
     """Show what the user asked for, and hide what must not be seen of it."""
     for bind in walls.binds:
         target = walls.root + bind.target
         make_place(bind.source, target)
-        owner.show(bind.source, target, READ_ONLY if bind.read_only else LOCKED)
+        syscalls.attach_mounts(copies[bind.target], target)
     for place in walls.covered:
         options = "mode=0755,size=64k"
         syscalls.mount("tmpfs", walls.root + place, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)

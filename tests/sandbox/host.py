@@ -97,7 +97,14 @@ async def read_all(descriptor: int) -> str:
 
 
 async def run(
-    tier: Tier, cache: Path, code: str, *, workspace: str = "", network: str = "none", **limits: Any
+    tier: Tier,
+    cache: Path,
+    code: str,
+    *,
+    workspace: str = "",
+    network: str = "none",
+    more_mounts: tuple[Mount, ...] = (),
+    **limits: Any,
 ) -> dict[str, Any]:
     """Run code to its end."""
     began = time.perf_counter()
@@ -105,7 +112,7 @@ async def run(
     launch = Launch(
         run_id=secrets.token_hex(8),
         environment=environment_in(cache),
-        mounts=mounts,
+        mounts=mounts + more_mounts,
         limits=dataclasses.replace(LIMITS, **limits),
         network="full" if tier.name == "none" else network,
     )
