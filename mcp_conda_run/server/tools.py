@@ -12,6 +12,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
 
+from ..environments.templates import shipped_templates
 from ..errors import CondaRunError, RequestError
 from ..models import RunRequest
 from ..settings import Settings
@@ -159,6 +160,7 @@ class Tools:
         async with anyio.create_task_group() as beside:
             beside.start_soon(tell_progress, watched, ctx)
             try:
+                _check_bounds(request, self._runs.settings)
                 answer = plan_result(await self._runs.plan(request, watched.note))
             except CondaRunError as error:
                 answer = error_result(error)
@@ -201,7 +203,17 @@ class Tools:
 
 
 def _check_bounds(request: RunRequest, settings: Settings) -> None:
-    """Refuse what goes beyond what the operator allows: an agent may narrow the network policy, never widen it."""
+    """Refuse what goes beyond what the operator allows.
+
+    An agent may narrow the network policy, never widen it, and name templates, never a path of the host: an error of
+    reading a file would say what is in it.
+    """
+    if request.template not in {None, settings.template, *shipped_templates()}:
+        raise RequestError(
+            f"There is no template {request.template!r:.80}.",
+            hint=f"Choose one of {', '.join(sorted(shipped_templates()))}, or leave template empty.",
+            code="unknown-template",
+        )
     if (request.timeout_s or 0) > settings.max_timeout_s:
         raise RequestError(f"timeout_s may be at most {settings.max_timeout_s:g} here.", code="bad-arguments")
     if settings.network != "full" and request.network not in {None, "none", settings.network}:

@@ -51,7 +51,29 @@ async def test_code_that_looks_like_json_stays_text(settings, free):
 
 
 async def test_a_template_that_looks_like_json_stays_text(settings):
-    assert (await request_of(settings, python_code="echo", template="[1]")).template == "[1]"
+    assert "There is no template '[1]'" in text(await call(settings, "echo", template="[1]"))
+
+
+async def test_a_shipped_template_may_be_named(settings):
+    assert (await request_of(settings, python_code="echo", template="base")).template == "base"
+
+
+async def test_the_configured_template_may_be_named(settings, tmp_path):
+    own = str(tmp_path / "own.yml")
+    configured = settings.model_copy(update={"template": own})
+    assert (await request_of(configured, python_code="echo", template=own)).template == own
+
+
+@pytest.mark.parametrize("tool", ["run_python_code", "plan_python_code"])
+async def test_a_template_cannot_be_a_path_of_the_host(settings, tmp_path, tool):
+    secret = tmp_path / "secret.yml"
+    secret.write_text("password: hunter2\n")
+    async with serving(settings) as served:
+        answer = await served.call(tool, python_code="echo", template=str(secret))
+        assert served.runner.requests == []
+    assert answer.is_error
+    assert "unknown-template: There is no template" in text(answer)
+    assert "hunter2" not in text(answer)
 
 
 @pytest.mark.parametrize(
