@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from packaging.utils import canonicalize_name
@@ -147,8 +147,9 @@ class Resolver:
             yield Proposal((package,), "learned", f"{package} was seen to bring {module} on this machine", 0.95)
         for source in self._sources:
             for prefix in (".".join(parts) for parts in prefixes(module, 1)):
-                if names := tuple(source.lookup(prefix)):
-                    yield Proposal(names[:4], "map", f"{source.name} lists it for {prefix}", 0.8)
+                names = tuple(source.lookup(prefix))
+                if len(names) == 1:
+                    yield Proposal(names, "map", f"{source.name} lists it for {prefix}", 0.8)
                     break
 
     def decide(
@@ -171,9 +172,8 @@ class Resolver:
             )
         for proposal in proposals:
             if proposal.pypi:
-                return PlannedPackage(
-                    proposal.pypi, proposal.pypi, "pypi", module, proposal.decision, proposal.reason, 0.9
-                )
+                reason = f"{proposal.pypi} on PyPI is known to bring {module}, and no channel here has it"
+                return PlannedPackage(proposal.pypi, proposal.pypi, "pypi", module, proposal.decision, reason, 0.9)
         return None
 
     def conda_names(self, project: str) -> Iterator[Proposal]:
@@ -182,6 +182,8 @@ class Resolver:
         if names := self.tables.projects.get(wanted):
             yield Proposal(names, "declared", f"{project} on PyPI is {names[0]} in the channel", 1, evidence=False)
             return
+        if known := self.tables.imports.get(project):
+            yield from (replace(p, decision="declared") for p in by_table(project, known) if p.names)
         under = wanted.replace("-", "_")
         dots = project.lower()
         names = tuple(dict.fromkeys((wanted, dots, under, wanted.replace("-", "."))))
@@ -189,8 +191,9 @@ class Resolver:
         names = tuple(affix.format(wanted) for affix in AFFIXES[:-1])
         yield Proposal(names, "declared", f"{project} with the channel's affix for Python packages", 0.9)
         for source in self._sources:
-            if names := tuple(source.lookup(under)):
-                yield Proposal(names[:4], "declared", f"{source.name} lists it for {project}", 0.8)
+            names = tuple(source.lookup(under))
+            if len(names) == 1:
+                yield Proposal(names, "declared", f"{source.name} lists it for {project}", 0.8)
 
 
 def prefixes(module: str, shortest: int) -> Iterator[list[str]]:

@@ -1,16 +1,15 @@
 """The facts that planning rests on, read once from the TOML files beside this module.
 
 `overrides.toml` says which package an import comes from where no rule can know it, `companions.toml` which packages
-come along and which variants are wanted, `hints.toml` which calls imply a package. The files are data: no code in them,
-none here that knows a package by name.
+come along and which variants are wanted; `hints.py` and `failures.py` read `hints.toml`. The files are data: no code in
+them, and none here that knows a package by name.
 """
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -45,15 +44,6 @@ class Variant:
     without: str
 
 
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """A file format that needs a plugin: what in a string gives it away, for the users of which imports."""
-
-    imports: frozenset[str]
-    pattern: re.Pattern[str]
-    package: str
-
-
 @dataclass(frozen=True)
 class Tables:
     """All the facts.
@@ -66,8 +56,6 @@ class Tables:
         projects: PyPI name, normalised -> conda names, where they differ.
         companions: conda package -> packages that it is of no use without.
         variants: conda package -> wanted builds.
-        drivers: plugins for file formats.
-        executables: program -> conda package.
     """
 
     imports: Mapping[str, Entry]
@@ -77,8 +65,6 @@ class Tables:
     projects: Mapping[str, tuple[str, ...]]
     companions: Mapping[str, tuple[str, ...]]
     variants: Mapping[str, tuple[Variant, ...]]
-    drivers: tuple[Driver, ...]
-    executables: Mapping[str, str] = field(default_factory=dict)
 
     def entry(self, module: str, *, shortest: int = 1) -> tuple[str, Entry] | None:
         """Return the entry of the longest dotted prefix of at least `shortest` parts, with that prefix."""
@@ -152,10 +138,4 @@ def load_tables() -> Tables:
             key: tuple(Variant(row["build"], row["without"]) for row in value)
             for key, value in companions["variants"].items()
         },
-        drivers=tuple(
-            Driver(frozenset(group["imports"]), re.compile(pattern, re.IGNORECASE), package)
-            for group in companions["drivers"]
-            for package, pattern in group["packages"].items()
-        ),
-        executables=companions["executables"],
     )
