@@ -15,10 +15,11 @@ from contextlib import suppress
 from typing import NoReturn
 
 from ..guest import seccomp, syscalls
-from .identity import Owner, choose_owner
+from .identity import Owner
 from .mainprocess import Main, fork_main
 from .order import GUEST_DIRECTORY, INNER_ID, Descriptors, Order, Walls
 from .rootfs import build_skeleton, copy_sources, enter, lock_covers, mount_binds, mount_prefix, mount_stage, show
+from .workshop import Workshop
 
 NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWCGROUP
 PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
@@ -27,14 +28,20 @@ STARTED = b"started\n"
 MESSAGE_BYTES = 4096
 
 
-def start_confined(order: Order, walls: Walls, descriptors: Descriptors) -> Main:
+def start_confined(order: Order, walls: Walls, descriptors: Descriptors, workshop: Workshop) -> Main:
     """Start the main process inside its walls.
+
+    Args:
+        order: what to start.
+        walls: the order's.
+        descriptors: what came with it.
+        workshop: what is there already.
 
     Raises:
         OSError: the kernel refuses one of the steps, or the program cannot be executed.
     """
-    owner = choose_owner(walls)
-    if owner.identity is None:
+    owner = workshop.identities.learn(walls)
+    if owner.identity is None and not workshop.in_user_namespace:
         # Capabilities over all that is made from here on, and over nothing that is there; the ids stay what they are.
         syscalls.unshare_user(os.geteuid(), os.getegid())
     syscalls.unshare(syscalls.CLONE_NEWPID)
@@ -44,7 +51,6 @@ def start_confined(order: Order, walls: Walls, descriptors: Descriptors) -> Main
         ours.close()
         _be_first(order, walls, descriptors, owner, theirs)
     theirs.close()
-    owner.close()
     message, received, _, _ = socket.recv_fds(ours, MESSAGE_BYTES, 2)
     if message != STARTED:
         os.waitpid(first, 0)
@@ -89,7 +95,8 @@ def _build(walls: Walls, owner: Owner) -> list[int]:
     with suppress(OSError):
         syscalls.write("/proc/self/oom_score_adj", "1000")  # if the host's memory runs out, runs go first
     copies = copy_sources(walls, owner)
-    build_skeleton(walls.root)
+    if not walls.has_skeleton:
+        build_skeleton(walls.root)
     mount_stage(walls, owner)
     stage = os.open(walls.stage, os.O_PATH | os.O_CLOEXEC)
     mount_binds(walls, copies)

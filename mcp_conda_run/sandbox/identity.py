@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NoReturn
 
 from ..guest import syscalls
@@ -26,11 +27,6 @@ class Owner:
         self.identity = identity
         self._maps = maps or {}
 
-    def close(self) -> None:
-        """Close the descriptors of the maps."""
-        for descriptor in set(self._maps.values()):
-            os.close(descriptor)
-
     def give(self, path: str) -> None:
         """Make the run the owner of what was just made for it."""
         if self.identity is not None:
@@ -41,25 +37,37 @@ class Owner:
         return syscalls.copy_of_mounts(source, attributes, self._maps.get(source))
 
 
-def choose_owner(walls: Walls) -> Owner:
-    """Return `SANDBOX_ID` with its maps if this process is root and the kernel can do it, else the process itself."""
-    if os.geteuid() != 0 or not walls.drop_identity:
-        return Owner()
-    by_owner: dict[tuple[int, int], int] = {}
-    maps: dict[str, int] = {}
-    try:
-        for directory in (walls.prefix, *(bind.source for bind in walls.binds)):
-            status = os.stat(directory)
-            ids = (status.st_uid, status.st_gid)
-            if ids not in by_owner:
-                by_owner[ids] = _user_namespace(*ids)
-            maps[directory] = by_owner[ids]
-            os.close(syscalls.copy_of_mounts(directory, 0, maps[directory]))
-    except OSError:
-        for descriptor in by_owner.values():
-            os.close(descriptor)
-        return Owner()
-    return Owner(SANDBOX_ID, maps)
+class Identities:
+    """Who runs can be on this machine; what was found out once is known to all keepers that are forked later."""
+
+    def __init__(self) -> None:
+        self._maps: dict[tuple[int, int], int] = {}  # descriptors of user namespaces, by the owner on disk
+        self._owners: dict[tuple[str, ...], Owner] = {}
+
+    def learn(self, walls: Walls) -> Owner:
+        """Return whose files a run's are: `SANDBOX_ID`'s if this process is root and the kernel can do it."""
+        if os.geteuid() != 0 or not walls.drop_identity:
+            return Owner()
+        directories = (walls.prefix, *(bind.source for bind in walls.binds))
+        if directories not in self._owners:
+            self._owners[directories] = self._find(directories)
+        return self._owners[directories]
+
+    def _find(self, directories: tuple[str, ...]) -> Owner:
+        try:
+            maps = {directory: self._map(directory) for directory in directories}
+            for directory, user_namespace in maps.items():
+                os.close(syscalls.copy_of_mounts(directory, 0, user_namespace))
+        except OSError:
+            return Owner()
+        return Owner(SANDBOX_ID, maps)
+
+    def _map(self, directory: str) -> int:
+        status = os.stat(directory)
+        owner = (status.st_uid, status.st_gid)
+        if owner not in self._maps:
+            self._maps[owner] = _user_namespace(*owner)
+        return self._maps[owner]
 
 
 def _user_namespace(uid: int, gid: int) -> int:
@@ -84,7 +92,8 @@ def _user_namespace(uid: int, gid: int) -> int:
         for descriptor in (is_made, may_end, end):
             os.close(descriptor)
         os.kill(holder, signal.SIGKILL)
-        os.waitpid(holder, 0)
+        with suppress(ChildProcessError):  # the spawner leaves reaping to the kernel
+            os.waitpid(holder, 0)
 
 
 def _hold(made: int, may_end: int) -> NoReturn:

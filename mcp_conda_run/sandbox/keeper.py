@@ -22,18 +22,23 @@ from .mainprocess import Main, start_plain
 from .order import Bounds, Descriptors, Order
 from .processes import Used, descendants, kill_all_children, proportional_memory, used, written_bytes
 
+if sys.platform == "linux":  # here and not where they are used: the spawner loads them once, for all keepers
+    from ..guest import syscalls
+    from .confinement import start_confined
+    from .workshop import Workshop
+
 SAMPLE_S = 0.05
 DISK_SAMPLE_S = 1.0
 DISK_SHARE = 0.05
 """At most this share of the time goes into looking at what the run wrote."""
 
 
-def keep(order: Order, descriptors: Descriptors) -> NoReturn:
+def keep(order: Order, descriptors: Descriptors, workshop: Workshop | None = None) -> NoReturn:
     """Own a run from its first process to its last; never returns."""
     lifeline = socket.socket(fileno=descriptors.lifeline)
     code = 0
     try:
-        _keep(order, descriptors, lifeline)
+        _keep(order, descriptors, lifeline, workshop)
     except BaseException as error:  # noqa: BLE001 - the server must hear of it, whatever it is
         _report(lifeline, failed=f"{type(error).__name__}: {error}", details=traceback.format_exc())
         code = 1
@@ -41,14 +46,14 @@ def keep(order: Order, descriptors: Descriptors) -> NoReturn:
         os._exit(code)
 
 
-def _keep(order: Order, descriptors: Descriptors, lifeline: socket.socket) -> None:
+def _keep(order: Order, descriptors: Descriptors, lifeline: socket.socket, workshop: Workshop | None) -> None:
     os.setsid()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    main = _start(order, descriptors)
+    main = _start(order, descriptors, workshop)
     for descriptor in (descriptors.control, descriptors.stdout, descriptors.stderr):
         os.close(descriptor)
     _report(lifeline, main.listener, started=main.pid, identity_dropped=main.identity_dropped)
@@ -59,14 +64,11 @@ def _keep(order: Order, descriptors: Descriptors, lifeline: socket.socket) -> No
     kill_all_children()
 
 
-def _start(order: Order, descriptors: Descriptors) -> Main:
+def _start(order: Order, descriptors: Descriptors, workshop: Workshop | None) -> Main:
     if sys.platform == "linux":
-        from ..guest import syscalls  # noqa: PLC0415 - not for other platforms
-        from .confinement import start_confined  # noqa: PLC0415
-
         syscalls.set_child_subreaper()
-        if order.walls is not None:
-            return start_confined(order, order.walls, descriptors)
+        if order.walls is not None and workshop is not None:
+            return start_confined(order, order.walls, descriptors, workshop)
     return start_plain(order, descriptors)
 
 

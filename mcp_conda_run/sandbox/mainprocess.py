@@ -17,6 +17,9 @@ from typing import NoReturn
 
 from .order import CONTROL_FD, Descriptors, Order
 
+if sys.platform == "linux":
+    from ..guest import syscalls
+
 _FAILURE_FD = CONTROL_FD + 1
 _OUT_OF_THE_WAY = 16
 
@@ -51,8 +54,6 @@ def start_plain(order: Order, descriptors: Descriptors) -> Main:
 
 def _die_with_keeper() -> None:
     if sys.platform == "linux":
-        from ..guest import syscalls  # noqa: PLC0415 - not for other platforms
-
         syscalls.die_with_parent()
 
 

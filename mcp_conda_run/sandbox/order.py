@@ -74,6 +74,7 @@ class Walls:
         own_network: whether the run gets an empty network of its own.
         proxy_port: where in that network the server's proxy listens; 0 for no proxy.
         filter_calls: whether system calls are filtered; only left out to see what the other walls hold.
+        has_skeleton: whether `root` holds the skeleton already; the spawner's to say.
         drop_identity: whether a keeper that is root may run the process as `SANDBOX_ID`.
     """
 
@@ -89,6 +90,7 @@ class Walls:
     own_network: bool = True
     proxy_port: int = 0
     filter_calls: bool = True
+    has_skeleton: bool = False
     drop_identity: bool = True
 
 

@@ -177,7 +177,12 @@ def mount_prefix(walls: Walls, environment: int) -> None:
     Names are relative to the stage: the environment's path may hold what mount options cannot (a comma, a colon).
     """
     syscalls.attach_mounts(environment, f"{walls.stage}/lower")
-    os.makedirs(walls.root + walls.prefix, exist_ok=True)
+    # Its directory is the run's own: the skeleton is the same for all runs, and must not name others' environments.
+    parent = walls.root + os.path.dirname(walls.prefix)
+    os.makedirs(parent, exist_ok=True)
+    os.mkdir(f"{walls.stage}/environments")
+    syscalls.mount(f"{walls.stage}/environments", parent, flags=syscalls.MS_BIND)
+    os.mkdir(walls.root + walls.prefix)
     os.chdir(walls.stage)
     options = "lowerdir=lower,upperdir=upper,workdir=work,userxattr,volatile"
     syscalls.mount("overlay", walls.root + walls.prefix, "overlay", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)

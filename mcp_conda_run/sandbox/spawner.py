@@ -11,9 +11,13 @@ import gc
 import os
 import signal
 import socket
+import sys
 
 from .keeper import keep
 from .order import receive_order
+
+if sys.platform == "linux":
+    from .workshop import Workshop
 
 
 def main(channel_fd: int) -> None:
@@ -22,6 +26,7 @@ def main(channel_fd: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
     channel = socket.socket(fileno=channel_fd)
+    workshop = Workshop() if sys.platform == "linux" else None
     gc.freeze()
     while True:
         try:
@@ -31,7 +36,9 @@ def main(channel_fd: int) -> None:
         if received is None:
             return
         order, descriptors = received
+        if workshop is not None:
+            order = workshop.prepare(order)
         if os.fork() == 0:
             channel.close()
-            keep(order, descriptors)
+            keep(order, descriptors, workshop)
         descriptors.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from mcp_conda_run.sandbox.tier import Exit
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="runs are not started on Windows yet")
 
-RUN_ID = "00000000deadbeef"
+RUN_ID = os.environ.setdefault("TEST_KEEPER_RUN_ID", secrets.token_hex(8))  # the same in the server that a test starts
 MEBIBYTE = 1 << 20
 WAIT_S = 20
 

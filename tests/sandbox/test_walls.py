@@ -17,8 +17,9 @@ import pytest
 from mcp_conda_run.errors import HostError
 from mcp_conda_run.models import Mount
 from mcp_conda_run.sandbox.namespaces import NamespaceTier, place_mounts
+from mcp_conda_run.sandbox.order import SANDBOX_ID
 
-from .conftest import ROOT, Host
+from .conftest import ROOT, Host, Place
 from .host import run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
@@ -193,6 +194,37 @@ def test_nothing_is_alive_or_mounted_a_second_after_the_server_was_killed(hosts:
         pass
     assert alive(tag) == []
     assert mounts() == before
+
+
+async def outside_uid(place: Place) -> int:
+    """Return as whom a run lives outside of its namespaces."""
+    tier = NamespaceTier(place.cache)
+    tag = f"identity-{os.getpid()}"
+    task = asyncio.create_task(run(tier, place.cache, DAEMON.replace("TAG", tag) + "\nwhile True: pass"))
+    while not (found := alive(f"{tag}-sleep")):  # noqa: ASYNC110 - other processes set no event
+        await asyncio.sleep(0)
+    uid = found[0].uids().real
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    tier.close()
+    return uid
+
+
+async def test_a_root_servers_run_is_somebody_else_or_the_result_says_so(hosts: Callable[[str], Host]):
+    if os.geteuid() != 0:
+        pytest.skip("this is not root")
+    host = hosts("own")
+    notes = " ".join((await asyncio.to_thread(host.run, "A", "pass"))["isolation"]["notes"])
+    assert (await outside_uid(host.place) == SANDBOX_ID) == ("user 0" not in notes)
+
+
+async def test_where_identities_cannot_be_dropped_a_root_servers_run_says_so(hosts: Callable[[str], Host]):
+    if os.geteuid() != 0:
+        pytest.skip("this is not root")
+    answer = await asyncio.to_thread(hosts("own").run, "A", "print(1)", missing={"drop_identity": False})
+    assert answer["out"] == "1\n"
+    assert "user 0" in " ".join(answer["isolation"]["notes"])
 
 
 # --- beside each other ------------------------------------------------------------------------------------------------
