@@ -67,6 +67,8 @@ def parse_spec(text: str) -> Spec:
     """
     if len(text) > MAX_SPEC:
         raise refuse(text, "it is too long")
+    if not text.isprintable():
+        raise refuse(text, "it has letters that cannot be printed")
     match = SPEC.fullmatch(text.strip())
     if match is None:
         raise refuse(text, "it is not a match spec")
