@@ -11,7 +11,7 @@ import errno
 import platform
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 ARCHITECTURES = {
     # AUDIT_ARCH_ value; clone, clone3, socket, ioctl
@@ -123,13 +123,19 @@ def _refuse(number: int) -> _Instruction:
     return _answer(_ERRNO | number)
 
 
-def filter_program(machine: str = "", families: Iterable[int] = FAMILIES, pretend: Iterable[int] = ()) -> bytes:
+def filter_program(
+    machine: str = "",
+    families: Iterable[int] = FAMILIES,
+    pretend: Iterable[int] = (),
+    allowed: Collection[str] = (),
+) -> bytes:
     """Return the filter for a machine type, as the array of `struct sock_filter` that the kernel takes.
 
     Args:
         machine: as `platform.machine()` calls it; this one if empty.
         families: address families for which `socket()` works.
         pretend: numbers of calls that do nothing and say that they succeeded.
+        allowed: names of calls that are not denied after all.
 
     Raises:
         KeyError: there is no table for this machine type.
@@ -149,7 +155,8 @@ def filter_program(machine: str = "", families: Iterable[int] = FAMILIES, preten
     program += _socket_rule(socket_call, list(families))
     for number in pretend:
         program += [_if_equal(number, 0, 1), _refuse(0)]
-    for number in sorted(numbers[column] or 0 for numbers in DENIED.values() if numbers[column] is not None):
+    denied = [numbers[column] for name, numbers in DENIED.items() if name not in allowed]
+    for number in sorted(number for number in denied if number is not None):
         program += [_if_equal(number, 0, 1), _refuse(errno.EPERM)]
     program += [_answer(_ALLOW)]
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from mcp_conda_run.sandbox.spawner_client import PACKAGE
+
 from ..support import prefixes
 from .host import KEY
 
@@ -78,6 +80,7 @@ def installed(small_channel: Path) -> Iterator[Path]:
     """A cache directory with one environment, of the user who runs the tests."""
     directory = Path(tempfile.mkdtemp(prefix="sandbox-tests-"))
     directory.chmod(0o755)
+    shutil.copytree(Path(__file__).with_name("guest"), directory / "guest")
     prefixes.install(
         small_channel, directory / "own/cache/envs" / KEY, "python", "numpy", "pip", cache=directory / "packages"
     )
@@ -94,6 +97,8 @@ def make_place(installed: Path, user: str) -> Place:
     if user == "unprivileged":
         if os.geteuid() != 0:
             pytest.skip("only root can become somebody else")
+        if subprocess.run(["test", "-r", PACKAGE / "errors.py"], user=UNPRIVILEGED, check=False).returncode:
+            pytest.skip("others may not read this checkout")
         if not place.cache.exists():
             shutil.copytree(installed / "own/cache/envs", place.cache / "envs", symlinks=True)
         place.workspace.mkdir(exist_ok=True)

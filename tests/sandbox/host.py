@@ -75,14 +75,12 @@ def make(tier: str, cache: Path, missing: dict[str, Any]) -> Tier:
 
 
 async def send_code(process: Process, code: str) -> None:
-    """Do the host's part of the protocol up to the request."""
+    """Give the tests' own guest its code, when it asks for it."""
     loop = asyncio.get_running_loop()
     process.control.setblocking(False)
     await loop.sock_recv(process.control, 8)
     assert json.loads(await loop.sock_recv(process.control, 100)) == {"ready": True}
-    bounds = {"value_bytes": 1000, "text_bytes": 1000, "figure_bytes": 1000, "figures": 0}
-    request = {"code": code, "filename": f"{process.scratch}/main.py", "write": True, "args": [], "globals": {}}
-    message = json.dumps({**request, "path0": process.scratch, "mount_map": {}, "limits": bounds}).encode()
+    message = json.dumps({"code": code, "filename": f"{process.scratch}/main.py"}).encode()
     await loop.sock_sendall(process.control, struct.pack(">Q", len(message)) + message)
 
 
@@ -114,6 +112,7 @@ async def run(
         environment=environment_in(cache),
         mounts=mounts + more_mounts,
         limits=dataclasses.replace(LIMITS, **limits),
+        guest=cache.parents[1] / "guest",
         network="full" if tier.name == "none" else network,
     )
     async with tier.launch(launch) as process:
