@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from packaging.utils import canonicalize_name
+
 from .environments.provision import Provided
 from .errors import InstallError
-from .models import AddedPackage, Isolation, Limits, Plan, RunError, RunResult, Status
+from .models import AddedPackage, Isolation, Limits, Plan, PlannedPackage, RunError, RunResult, Status
 from .sandbox.conversation import FLOOD_FACTOR, Conversation
 from .sandbox.tier import Launch
 
@@ -110,17 +112,21 @@ def _verdict(said: Conversation, launch: Launch) -> tuple[Status, RunError | Non
 
 
 def added_packages(plan: Plan, provided: Provided) -> tuple[AddedPackage, ...]:
-    """Return the packages that the plan asked for, as they were installed."""
-    installed = {package.name: package for package in provided.environment.packages}
+    """Return the packages that the plan asked for, as they were installed: those of PyPI have the channel `pypi`."""
+    installed = {(package.manager, package.name): package for package in provided.environment.packages}
     return tuple(
         AddedPackage(
             name=package.name,
-            version=installed[package.name].version,
-            channel="pypi" if package.manager == "pypi" else installed[package.name].channel,
+            version=have.version,
+            channel=have.channel,
             import_name=package.import_name,
             decision=package.decision,
             reason=package.reason,
         )
         for package in plan.packages
-        if package.name in installed
+        if (have := installed.get((package.manager, _installed_name(package)))) is not None
     )
+
+
+def _installed_name(package: PlannedPackage) -> str:
+    return str(canonicalize_name(package.name)) if package.manager == "pypi" else package.name

@@ -105,3 +105,11 @@ def test_added_packages_carry_the_version_that_was_installed():
     plan = Plan(packages=(PlannedPackage(spec="networkx", name="networkx", reason="because"),))
     [added] = added_packages(plan, PROVIDED)
     assert (added.version, added.channel, added.reason) == ("3.7", "conda-forge", "because")
+
+
+def test_an_added_package_of_pypi_is_not_taken_for_condas_of_the_same_name():
+    wheel = LockedPackage(name="my-graph", version="0.20", channel="pypi", manager="pypi")
+    library = LockedPackage(name="my-graph", version="9.0", channel="conda-forge")
+    provided = replace(PROVIDED, environment=replace(ENVIRONMENT, packages=(wheel, library)))
+    [added] = added_packages(Plan(packages=(PlannedPackage("My_Graph", "My_Graph", "pypi"),)), provided)
+    assert (added.version, added.channel) == ("0.20", "pypi")

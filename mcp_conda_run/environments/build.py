@@ -1,4 +1,4 @@
-"""Makes one environment: install, compile, describe, check, publish.
+"""Makes one environment: install conda's packages, check, add PyPI's, compile, describe, publish.
 
 Called by `provision.py` for a key that is not on disk yet. The environment appears in the store as the last step;
 whatever goes wrong before that, nothing of it stays.
@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..conda.engine import Engine
+from ..conda.pypi import WheelInstaller
 from ..errors import InstallError
 from ..models import Environment, LockedPackage, Progress, ProgressCallback, no_progress
 from .activation import activation_variables, search_path
 from .clone import clone_prefix
-from .modules import offered_modules, prefix_records
+from .modules import offered_modules, prefix_records, wheel_records
 from .store import Store, environment_key, host_errors
 
 GUEST = Path(__file__).resolve().parent.parent / "guest"
@@ -32,6 +35,7 @@ async def build_environment(
     packages: Sequence[LockedPackage],
     *,
     base: Environment | None = None,
+    wheels: WheelInstaller | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Environment:
     """Return the environment that holds exactly these packages, made now if nobody made it before.
@@ -41,6 +45,7 @@ async def build_environment(
         engine: what installs.
         packages: all packages of the environment.
         base: an environment that already holds many of them; cloned, so that only the difference is installed.
+        wheels: what installs packages of PyPI, if there are any.
         progress: called while it goes on.
 
     Raises:
@@ -58,8 +63,12 @@ async def build_environment(
             if base is not None:
                 with host_errors("The environment cannot be made"):
                     await asyncio.to_thread(clone_prefix, base.prefix, prefix)
-            await engine.install(packages, prefix, progress)
-            environment = await _finish(key, prefix, packages, progress)
+            await _install_conda(engine, packages, base, prefix, progress)
+            facts = await _inspect(prefix)
+            if wheels is not None:
+                added = [package for package in packages if package.manager == "pypi"]
+                await wheels.install(added, prefix, facts["version"], progress)
+            environment = await _finish(key, prefix, packages, facts, progress)
             await asyncio.to_thread(store.publish, environment)
         except BaseException:
             store.forget(key)
@@ -67,15 +76,47 @@ async def build_environment(
         return environment
 
 
-async def _finish(key: str, prefix: Path, packages: Sequence[LockedPackage], progress: ProgressCallback) -> Environment:
-    """Compile what is new, then ask the interpreter and the file lists what the environment is."""
-    python = find_python(prefix)
-    facts = json.loads(await run_guest(prefix, python, "inspect_python.py", timeout_s=CHECK_TIMEOUT_S))
-    await _compile(prefix, python, [facts["library"], *facts["site_packages"]], progress)
+async def _install_conda(
+    engine: Engine,
+    packages: Sequence[LockedPackage],
+    base: Environment | None,
+    prefix: Path,
+    progress: ProgressCallback,
+) -> None:
+    """Make the prefix hold conda's packages, unless it is the clone of one that does."""
+    wanted = [package for package in packages if package.manager == "conda"]
+    if base is not None and environment_key(wanted) == base.key:
+        return
+    with host_errors("The environment cannot be made"):
+        await asyncio.to_thread(_drop_bytecode, prefix, {package.url for package in wanted})
+    await engine.install(wanted, prefix, progress)
+
+
+def _drop_bytecode(prefix: Path, staying: Collection[str]) -> None:
+    """Remove the bytecode that we made for packages that will go: else their directories stay, and can be imported."""
+    for record in prefix_records(prefix):
+        if record["url"] not in staying:
+            for folder in {os.path.dirname(file) for file in record["files"] if file.endswith(".py")}:
+                shutil.rmtree(prefix / folder / "__pycache__", ignore_errors=True)
+
+
+async def _inspect(prefix: Path) -> dict[str, Any]:
+    """Ask the interpreter what it is: before packages of PyPI are there, which can run code at its start."""
+    answer = await run_guest(prefix, find_python(prefix), "inspect_python.py", timeout_s=CHECK_TIMEOUT_S)
+    facts: dict[str, Any] = json.loads(answer)
+    return facts
+
+
+async def _finish(
+    key: str, prefix: Path, packages: Sequence[LockedPackage], facts: Mapping[str, Any], progress: ProgressCallback
+) -> Environment:
+    """Compile what is new, then read from the file lists what the environment offers."""
+    await _compile(prefix, find_python(prefix), [facts["library"], *facts["site_packages"]], progress)
     progress(Progress("check", "reading what the environment offers"))
     site_packages = [place.replace(os.sep, "/") for place in facts["site_packages"]]
     with host_errors("The environment cannot be described"):
         records = await asyncio.to_thread(prefix_records, prefix)
+        records += await asyncio.to_thread(wheel_records, prefix, site_packages, records)
         variables = await asyncio.to_thread(activation_variables, prefix)
     return Environment(
         key=key,

@@ -53,6 +53,6 @@ def _delete_everything(store: Store) -> None:
             hint="Stop the servers that use this cache first.",
             code="cache-in-use",
         )
-    parts = (store.packages, store.repodata, store.index, store.locks, store.solutions)
+    parts = (store.packages, store.repodata, store.index, store.pypi, store.locks, store.solutions)
     for directory in (*parts, store.envs, store.guest, store.runs, store.scratch, store.sandbox):
         store.trash.discard(directory)

@@ -1,19 +1,54 @@
-"""Which modules an environment offers, read from the file lists that conda keeps in `conda-meta/`.
+"""Which modules an environment offers, read from the file lists that conda and installers of wheels keep.
 
-The file lists are authoritative: no guess from package names, no import. Called when an environment is made.
+Conda's are in `conda-meta/`, those of wheels in the RECORD of each `.dist-info`. Conda's are authoritative; a wheel's
+own list is believed only where the file is there. No guess from package names, no import. Called for a new one.
 """
 
 from __future__ import annotations
 
+import csv
 import json
+import posixpath
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from packaging.utils import canonicalize_name
 
 
 def prefix_records(prefix: Path) -> list[dict[str, Any]]:
     """Return conda's records of what is installed in `prefix`."""
     return [json.loads(path.read_bytes()) for path in sorted((prefix / "conda-meta").glob("*.json"))]
+
+
+def wheel_records(
+    prefix: Path, site_packages: Iterable[str], conda: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return records like conda's for the Python distributions that no package of conda brought.
+
+    Args:
+        prefix: the environment.
+        site_packages: directories relative to the prefix, with forward slashes.
+        conda: conda's own records.
+    """
+    owned = {file for record in conda for file in record.get("files", ())}
+    records = []
+    for place in site_packages:
+        for listing in sorted((prefix / place).glob("*.dist-info/RECORD")):
+            if f"{place}/{listing.parent.name}/RECORD" not in owned:
+                name = canonicalize_name(listing.parent.name.removesuffix(".dist-info").rpartition("-")[0])
+                files = [posixpath.normpath(f"{place}/{file}") for file in _listed(listing)]
+                records.append({"name": str(name), "files": [file for file in files if (prefix / file).is_file()]})
+    return records
+
+
+def _listed(listing: Path) -> list[str]:
+    """Return the files that a RECORD lists; it is a stranger's, so it may hold anything."""
+    rows = csv.reader(listing.read_text(encoding="utf-8", errors="replace").splitlines())
+    try:
+        return [row[0] for row in rows if row and "\0" not in row[0]]
+    except csv.Error:
+        return []
 
 
 def offered_modules(records: Iterable[Mapping[str, Any]], site_packages: Iterable[str]) -> dict[str, str]:
@@ -23,7 +58,7 @@ def offered_modules(records: Iterable[Mapping[str, Any]], site_packages: Iterabl
     that is a regular package or a module (`google.cloud.storage`).
 
     Args:
-        records: conda's prefix records.
+        records: conda's prefix records, and those of wheels behind them: a module belongs to the first that has it.
         site_packages: directories relative to the prefix, with forward slashes.
     """
     owners: dict[str, str] = {}

@@ -16,8 +16,9 @@ from pathlib import Path
 from ..conda.engine import Engine, SolveRequest, current_platform
 from ..conda.lockfile import read_lock
 from ..conda.locking import Locker
+from ..conda.pypi import WheelInstaller
 from ..errors import InstallError
-from ..models import Environment, LockedPackage, Plan, Progress, ProgressCallback
+from ..models import Environment, LockedPackage, Plan, PlannedPackage, Progress, ProgressCallback
 from ..settings import Settings
 from .build import build_environment
 from .store import Store, environment_key
@@ -57,6 +58,7 @@ class Provisioner:
             offline=settings.offline,
             exclude_newer=settings.exclude_newer,
         )
+        self._wheels = WheelInstaller(settings, store.pypi)
         self._jobs: dict[str, _Job] = {}
         self._known: dict[Path, tuple[int, Environment]] = {}
 
@@ -100,12 +102,20 @@ class Provisioner:
         """Return an environment with the template's packages and those of the plan.
 
         The template's versions are kept; where that cannot be, its specs are, and the notes say so. With `alone` the
-        plan is all there is: python, what it names, and nothing of the template.
+        plan is all there is: python, what it names, and nothing of the template. Packages of PyPI come last, on top of
+        what conda has made of the rest.
 
         Raises:
             InstallError: there is no such set, or it cannot be installed.
             HostError: the machine cannot do it.
         """
+        provided = base
+        if alone or plan.python or any(package.manager == "conda" for package in plan.packages):
+            provided = await self._with_conda(base, plan, progress, alone=alone)
+        wanted = [package for package in plan.packages if package.manager == "pypi"]
+        return await self._with_wheels(provided, wanted, progress) if wanted else provided
+
+    async def _with_conda(self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool) -> Provided:
         packages, notes = await self._solve(self._question(base, plan, alone=alone), progress)
         key = environment_key(packages)
         before = {(package.name, package.url) for package in base.environment.packages}
@@ -121,6 +131,28 @@ class Provisioner:
 
         environment = await self._shared(f"environment {key}", make, progress)
         return Provided(environment, base.template, added, built=True, notes=notes)
+
+    async def _with_wheels(
+        self, base: Provided, wanted: Sequence[PlannedPackage], progress: ProgressCallback
+    ) -> Provided:
+        question = self._wheels.question(wanted, base.environment)
+        wheels = self._store.solution(question, self._settings.solution_max_age_s)
+        if wheels is None:
+            wheels = await self._wheels.resolve(wanted, base.environment, progress)
+            self._store.remember_solution(question, wheels)
+        if not wheels:
+            return base
+        packages = (*base.environment.packages, *wheels)
+        key = environment_key(packages)
+        ready = self._store.load(key)
+
+        async def make(tell: ProgressCallback) -> Environment:
+            return await build_environment(
+                self._store, self._engine, packages, base=base.environment, wheels=self._wheels, progress=tell
+            )
+
+        environment = ready or await self._shared(f"environment {key}", make, progress)
+        return replace(base, environment=environment, added=(*base.added, *wheels), built=base.built or ready is None)
 
     def lock_path(self, template: Template) -> Path:
         """Return where the template's lock for this platform is, or would be."""

@@ -3,6 +3,7 @@
 One directory on one file system, so that hard links work between packages, environments and runs:
 
     pkgs/  repodata/  index/        the engine's caches
+    pypi/                           wheels, and what the index of PyPI said
     locks/                          a template's conda-lock.yml
     solutions/                      which packages a set of specs came to
     envs/<key>  envs/<key>.json     an environment and its description, whose appearance is the READY marker
@@ -87,6 +88,7 @@ class Store:
         self.packages = self.root / "pkgs"
         self.repodata = self.root / "repodata"
         self.index = self.root / "index"
+        self.pypi = self.root / "pypi"
         self.locks = self.root / "locks"
         self.solutions = self.root / "solutions"
         self.envs = self.root / "envs"
@@ -232,7 +234,7 @@ class Store:
     def usage(self) -> dict[str, Usage]:
         """Return how much each part holds; a file with several links counts once, where it is first met."""
         seen: set[tuple[int, int]] = set()
-        parts = [self.packages, self.repodata, self.index, self.locks, self.solutions]
+        parts = [self.packages, self.repodata, self.index, self.pypi, self.locks, self.solutions]
         parts += [self.envs, self.guest, self.runs, self.scratch, self.trash.directory]
         return {part.name: _usage(part, seen) for part in parts}
 

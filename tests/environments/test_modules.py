@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from mcp_conda_run.environments.modules import offered_modules
+from pathlib import Path
+
+import pytest
+
+from mcp_conda_run.environments.modules import offered_modules, wheel_records
 
 SITE = ("lib/python3.12/site-packages",)
 
@@ -42,3 +46,33 @@ def test_files_outside_of_site_packages_offer_nothing():
 def test_each_module_names_its_package():
     records = [{"name": "pillow", "files": [f"{SITE[0]}/PIL/__init__.py"]}]
     assert offered_modules(records, SITE) == {"PIL": "pillow"}
+
+
+def record_of(prefix: Path, listing: str) -> list[dict[str, object]]:
+    site = prefix / SITE[0]
+    (site / "my_wheel-1.0.dist-info").mkdir(parents=True)
+    (site / "my_wheel-1.0.dist-info/RECORD").write_bytes(listing.encode("utf-8", "surrogateescape"))
+    (site / "mine.py").touch()
+    return wheel_records(prefix, SITE, [])
+
+
+def test_a_wheels_modules_belong_to_its_distribution(tmp_path: Path):
+    records = record_of(tmp_path, "mine.py,sha256=x,1\n../../../bin/mine,,\n")
+    assert offered_modules(records, SITE) == {"mine": "my-wheel"}
+
+
+def test_what_a_wheel_lists_and_does_not_have_is_not_offered(tmp_path: Path):
+    assert offered_modules(record_of(tmp_path, "yours.py,,\nmine.py,,\n"), SITE) == {"mine": "my-wheel"}
+
+
+@pytest.mark.parametrize(
+    "listing", ["", "\0,,\n", '"mine.py', "\udcff\udcfe,,\n", "../../../../../../etc/passwd,,\n", "x" * 200_000]
+)
+def test_a_list_that_is_none_offers_nothing_and_harms_nobody(tmp_path: Path, listing: str):
+    assert offered_modules(record_of(tmp_path, listing), SITE) in ({}, {"mine": "my-wheel"})
+
+
+def test_what_conda_brought_is_not_counted_as_a_wheel(tmp_path: Path):
+    record_of(tmp_path, "mine.py,,\n")
+    conda = {"name": "theirs", "files": [f"{SITE[0]}/my_wheel-1.0.dist-info/RECORD"]}
+    assert wheel_records(tmp_path, SITE, [conda]) == []

@@ -115,7 +115,13 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
+    def do_HEAD(self) -> None:
+        self._serve()
+
     def do_GET(self) -> None:
+        self._serve()
+
+    def _serve(self) -> None:
         index = self.server.index
         path = unquote(urlsplit(self.path).path)
         index.asked.append(path)
@@ -133,8 +139,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, data, "application/octet-stream")
         else:
             self._answer(404, b"", "text/plain")
-
-    do_HEAD = do_GET
 
     def _answer(self, status: int, body: bytes, kind: str) -> None:
         self.send_response(status)
