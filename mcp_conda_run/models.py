@@ -306,6 +306,14 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Representation:
+    """A document that a value offers of itself beside its text. It comes from the guest: never render it unasked."""
+
+    mime_type: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Value:
     """The value of the code's last expression.
 
@@ -315,6 +323,7 @@ class Value:
         text: what a person reads: the string itself, or the repr.
         type: the fully qualified class name.
         truncated: whether something was left out of `json` or `text`.
+        representations: HTML, Markdown, LaTeX, SVG and JSON documents that the value offers; each is whole.
     """
 
     json: Json = None
@@ -322,11 +331,12 @@ class Value:
     text: str = ""
     type: str = ""
     truncated: bool = False
+    representations: tuple[Representation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure that was open at the end of the code, as an image."""
+    """A figure that was open at the end of the code, or a value that is one, as a PNG or JPEG image."""
 
     mime_type: str
     data: bytes

@@ -48,8 +48,8 @@ def sibling(name: str) -> Any:
     return module
 
 
-arrays, display, ending, failures, figures, source = map(
-    sibling, ("arrays", "display", "ending", "failures", "figures", "source")
+arrays, display, ending, failures, figures, representations, source, tables = map(
+    sibling, ("arrays", "display", "ending", "failures", "figures", "representations", "source", "tables")
 )
 display.FORMS.update(arrays.FORMS)
 
@@ -106,6 +106,9 @@ class Job:
         self.globals: dict[str, Any] = self.mounts.data(request["globals"])
         self.path0: str = request["path0"]
         self.figures = figures.Figures(limits["figures"], limits["figure_bytes"])
+        self.representations = representations.Representations(
+            limits["representation_bytes"], limits["figure_bytes"], display.natural, tables.markdown
+        )
         self.module = ModuleType("__main__")
         self.code: CodeType | None = None
         self.notes: list[str] = []
@@ -251,7 +254,11 @@ def keep_value(job: Job) -> None:
     """The program came to its end."""
     value = vars(job.module).pop(source.VALUE, None)
     if value is not None:
-        job.value = display.describe(value, job.value_bytes, job.text_bytes)
+        described = display.describe(value, job.value_bytes, job.text_bytes)
+        job.representations.ask(value)
+        job.figures.watch_value(value)
+        offered = [{"mime_type": kind, "data": text} for kind, text in job.representations.texts.items()]
+        job.value = {**described, "representations": offered}
 
 
 def left(job: Job, leaving: SystemExit) -> None:
@@ -281,6 +288,7 @@ def end_program(channel: Channel, job: Job) -> None:
     ending.wait_for_threads()
     if own:
         job.figures.capture_open()
+        job.figures.add_images(job.representations.images, job.value["type"] if job.value else "")
     ending.run_exit_functions()
     ending.flush_streams()
     if own:
@@ -301,8 +309,8 @@ def report(channel: Channel, job: Job) -> None:
 def record(job: Job) -> dict[str, Any]:
     """Return the record of the program."""
     images = [
-        {"mime_type": "image/png", "data": binascii.b2a_base64(data, newline=False).decode(), "title": title}
-        for data, title in job.figures.images
+        {"mime_type": mime_type, "data": binascii.b2a_base64(data, newline=False).decode(), "title": title}
+        for data, title, mime_type in job.figures.images
     ]
     return {
         "value": job.value,
@@ -310,7 +318,7 @@ def record(job: Job) -> dict[str, Any]:
         "exit_code": job.exit_code,
         "figures": images,
         "mapped": job.mounts.mapped,
-        "notes": [*job.notes, *job.figures.notes][:MAX_NOTES],
+        "notes": [*job.notes, *job.figures.notes, *job.representations.notes][:MAX_NOTES],
     }
 
 
@@ -329,7 +337,8 @@ def print_error(text: str) -> None:
 
 def own_files() -> set[str]:
     """Return the names under which code of the guest appears in tracebacks."""
-    functions = (connect, display.describe, ending.quietly, failures.describe, figures.draw, source.compile_code)
+    ours = (connect, display.describe, ending.quietly, failures.describe, figures.draw, source.compile_code)
+    functions = (*ours, representations.call, tables.markdown)
     return {os.path.join(HERE, "start.py"), *(function.__code__.co_filename for function in functions)}
 
 

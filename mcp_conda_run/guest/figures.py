@@ -1,4 +1,4 @@
-"""Open matplotlib figures as PNG images, without the code asking for it.
+"""Open matplotlib figures as PNG images, without the code asking for it; and the value, where it is an image.
 
 Called by `execute.py`, inside the environment. Never imports matplotlib: if the code did not, there is nothing to do.
 `plt.show()` keeps a picture of what it would show, so that a figure that is closed or cleared later is still in the
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+MRO = type.__dict__["__mro__"].__get__
 MAX_SIDE = 2000
 """Pixels of the longer side; larger figures are drawn with fewer dots an inch."""
 MIN_DPI = 10
@@ -26,14 +27,15 @@ class Figures:
     """The figures of one run.
 
     Attributes:
-        images: `(png, title)` in the order of capture.
+        images: `(data, title, MIME type)` in the order of capture.
         notes: what could not be drawn or was left out.
     """
 
     def __init__(self, count: int, size_bytes: int) -> None:
         self.count = count
         self.size_bytes = size_bytes
-        self.images: list[tuple[bytes, str]] = []
+        self.images: list[tuple[bytes, str, str]] = []
+        self.value: Any = None
         self.notes: list[str] = []
         self.left_out = 0
         self.shown: dict[int, Any] = {}  # the figures themselves, so that no id is used twice
@@ -58,6 +60,20 @@ class Figures:
 
         module.FigureManagerBase.show = show
 
+    def watch_value(self, value: Any) -> None:
+        """Keep the value too if it is a matplotlib figure, open or not."""
+        figure = getattr(sys.modules.get("matplotlib.figure"), "Figure", None)
+        if figure is not None and any(base is figure for base in MRO(type(value))):
+            self.value = value
+
+    def add_images(self, images: list[tuple[bytes, str]], title: str) -> None:
+        """Keep images that the value itself offers, if there is room."""
+        for data, mime_type in images:
+            if len(self.images) < self.count:
+                self.images.append((data, title, mime_type))
+            else:
+                self.notes.append("The value's image was left out: there are too many figures.")
+
     def capture_open(self) -> None:
         """Keep the figures that are open now, except those that were shown and have not changed since."""
         helpers = sys.modules.get("matplotlib._pylab_helpers")
@@ -65,6 +81,8 @@ class Figures:
             managers = helpers.Gcf.get_all_fig_managers() if helpers is not None else []
             for manager in sorted(managers, key=lambda each: each.num):
                 self.capture(manager.canvas.figure)
+            if self.value is not None and id(self.value) not in self.shown:
+                self.capture(self.value)
         except BaseException as error:
             self.note(error)
         if self.left_out:
@@ -81,8 +99,8 @@ class Figures:
             image = draw(figure, self.size_bytes)
             if image is None:
                 self.notes.append(f"A figure was left out: its image is larger than {self.size_bytes} bytes.")
-            elif id(figure) not in self.shown or all(image != kept for kept, _ in self.images):
-                self.images.append((image, title(figure)))
+            elif id(figure) not in self.shown or all(image != kept for kept, _, _ in self.images):
+                self.images.append((image, title(figure), "image/png"))
             self.shown[id(figure)] = figure
         except BaseException as error:
             self.note(error)

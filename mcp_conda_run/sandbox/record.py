@@ -10,10 +10,11 @@ import base64
 import binascii
 import json
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..models import Figure, Json, RunError, Value
+from ..models import Figure, Json, Representation, RunError, Value
 
 MAX_DEPTH = 100
 MAX_NOTES = 20
@@ -21,7 +22,11 @@ MAX_NOTE = 1000
 MAX_NAME = 300
 MAX_MESSAGE = 2000
 MAX_MISSING = 20
+MAX_REPRESENTATIONS = 10
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURES = {"image/png": PNG_SIGNATURE, "image/jpeg": b"\xff\xd8\xff"}
+TEXT_TYPES = frozenset({"text/html", "text/markdown", "text/latex", "image/svg+xml"})
+JSON_TYPE = re.compile(r"application/[A-Za-z0-9.+-]{0,80}json")
 
 
 class BadRecordError(Exception):
@@ -35,18 +40,21 @@ class RecordLimits:
     Attributes:
         value_bytes: the value's JSON form, as ASCII JSON.
         text_bytes: the value's text and the traceback, each as ASCII JSON.
+        representation_bytes: the value's other representations together, as ASCII JSON.
         figure_bytes: each image.
         figures: the number of images.
     """
 
     value_bytes: int = 256 * 1024
     text_bytes: int = 64 * 1024
+    representation_bytes: int = 512 * 1024
     figure_bytes: int = 500_000
     figures: int = 10
 
     def record_bytes(self) -> int:
         """Return how long a whole record may be."""
-        return self.value_bytes + 2 * self.text_bytes + self.figures * (self.figure_bytes * 4 // 3 + 4096) + 256 * 1024
+        texts = self.value_bytes + 2 * self.text_bytes + self.representation_bytes
+        return texts + self.figures * (self.figure_bytes * 4 // 3 + 4096) + 256 * 1024
 
     def to_json(self) -> dict[str, int]:
         """Return the `limits` field of a request."""
@@ -62,7 +70,7 @@ class GuestRecord:
         error: how the program failed, or None.
         missing: the modules that ImportErrors in the exception's chain named.
         exit_code: what the process was to exit with.
-        figures: the images that are PNG by their signature and within bounds.
+        figures: the images that are PNG or JPEG by their signature and within bounds.
         mapped: how many constant strings were mapped to the host's paths.
         notes: what the user should know.
     """
@@ -138,7 +146,31 @@ def _value(value: Any, limits: RecordLimits) -> Value | None:
         text=_text(fields.get("text"), limits.text_bytes),
         type=_text(fields.get("type"), MAX_NAME),
         truncated=truncated,
+        representations=_representations(fields.get("representations", []), limits),
     )
+
+
+def _representations(value: Any, limits: RecordLimits) -> tuple[Representation, ...]:
+    """Return the documents of known types that are whole; what is no text of its type is passed over."""
+    found: dict[str, Representation] = {}
+    left = limits.representation_bytes
+    for item in _take(value, list)[:MAX_REPRESENTATIONS]:
+        fields = _take(item, dict)
+        mime_type, text = _take(fields.get("mime_type"), str), _take(fields.get("data"), str)
+        left -= len(text)
+        if left >= 0 and mime_type not in found and _is_document(mime_type, text):
+            found[mime_type] = Representation(mime_type, _text(text, len(text)))
+    return tuple(found.values())
+
+
+def _is_document(mime_type: str, text: str) -> bool:
+    if JSON_TYPE.fullmatch(mime_type):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+        return True
+    return mime_type in TEXT_TYPES and (mime_type != "image/svg+xml" or "<svg" in text)
 
 
 def _plain(value: Any, depth: int) -> Json:
@@ -182,7 +214,8 @@ def _figures(value: Any, limits: RecordLimits) -> tuple[tuple[Figure, ...], tupl
             data = base64.b64decode(_take(fields.get("data"), str), validate=True)
         except (binascii.Error, ValueError):
             continue
-        if data.startswith(PNG_SIGNATURE) and len(data) <= limits.figure_bytes:
-            figures.append(Figure("image/png", data, _text(fields.get("title"), MAX_NAME)))
+        signature = SIGNATURES.get(_take(fields.get("mime_type"), str))
+        if signature is not None and data.startswith(signature) and len(data) <= limits.figure_bytes:
+            figures.append(Figure(fields["mime_type"], data, _text(fields.get("title"), MAX_NAME)))
     left_out = len(claimed) - len(figures)
-    return tuple(figures), (f"{left_out} figure(s) left out: no PNG, or too large.",) if left_out else ()
+    return tuple(figures), (f"{left_out} figure(s) left out: no PNG or JPEG, or too large.",) if left_out else ()
