@@ -43,7 +43,6 @@ def finished(
     provided: Provided,
     launch: Launch,
     notes: Sequence[str],
-    timings_ms: Mapping[str, float],
 ) -> RunResult:
     """Return the result of a run that was started."""
     status, error = _verdict(said, launch)
@@ -65,10 +64,8 @@ def finished(
         python_version=provided.environment.python_version,
         template=provided.template.name,
         environment=provided.environment.key,
-        timings_ms=timings_ms,
         isolation=isolation,
         notes=(*notes, *_own_notes(said)),
-        attempts=("the first run",),
         run_id=launch.run_id,
     )
 

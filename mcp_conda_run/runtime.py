@@ -9,63 +9,29 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .conda.channels import ChannelIndex, EngineIndex
 from .conda.choose import choose_engine
 from .environments.guest_files import GuestFiles
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store, host_errors
-from .errors import InstallError
+from .errors import CondaRunError, InstallError
 from .models import Mount, Plan, Progress, ProgressCallback, RunRequest, RunResult, no_progress
 from .outcome import finished, not_installed
-from .planning.planner import Needs, Planner
-from .planning.policy import Policy
+from .phases import Phases
+from .preparation import Ask, Preparation, Prepared
 from .sandbox.choose import make_tier
 from .sandbox.conversation import Conversation, GuestRequest, converse
 from .sandbox.tier import Launch, Process
 from .settings import Settings, load_settings
 from .source import Source, read_source
 
-
-@dataclass(slots=True)
-class Phases:
-    """How long each phase took, in milliseconds."""
-
-    timings_ms: dict[str, float] = field(default_factory=dict)
-    _began: float = field(default_factory=time.perf_counter)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time what happens inside; a phase that comes twice adds up."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(name, time.perf_counter() - began)
-
-    def add(self, name: str, seconds: float) -> None:
-        """Add to a phase."""
-        self.timings_ms[name] = round(self.timings_ms.get(name, 0) + seconds * 1000, 3)
-
-    def finish(self) -> dict[str, float]:
-        """Return all phases and their total."""
-        return self.timings_ms | {"total": round((time.perf_counter() - self._began) * 1000, 3)}
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What a run needs: the code as it will run, the plan, and the environment."""
-
-    needs: Needs
-    plan: Plan
-    provided: Provided
-    notes: tuple[str, ...] = ()
+MAX_ROUNDS = 3
+"""How often code runs, if each time its failure names a package that can be had."""
 
 
 class Runtime:
@@ -85,12 +51,11 @@ class Runtime:
         self.engine = choose_engine(self.settings).engine
         self.tier, _ = make_tier(self.settings)
         self.provisioner = Provisioner(self.settings, self.store, self.engine)
-        self._planner = Planner(Policy.from_settings(self.settings))
+        self._preparation = Preparation(self.settings, self.store, self.engine, self.provisioner)
         self._guest_files = GuestFiles(self.store.guest)
         self._slots = asyncio.Semaphore(self.settings.slots)
         self._resources = AsyncExitStack()
         self._mounts: tuple[Mount, ...] = ()
-        self._indexes: dict[tuple[str, ...], ChannelIndex] = {}
 
     async def __aenter__(self) -> Self:
         self.store.open()
@@ -116,11 +81,18 @@ class Runtime:
         """Return what runs see of the host; the first is their working directory."""
         return self._mounts
 
-    async def run(self, request: RunRequest, progress: ProgressCallback = no_progress) -> RunResult:
+    async def run(
+        self, request: RunRequest, progress: ProgressCallback = no_progress, *, ask: Ask | None = None
+    ) -> RunResult:
         """Run code or a file.
 
         Whatever the code does is in the result; installing what it needs may fail there too (`install-error`).
         Cancelling this call kills the run; an environment that is being made for it is finished all the same.
+
+        Args:
+            request: what to run.
+            progress: told what is going on.
+            ask: asks the user about packages of PyPI that nothing vouches for; without it they are not installed.
 
         Raises:
             RequestError: the request cannot be served.
@@ -128,24 +100,28 @@ class Runtime:
         """
         phases = Phases()
         source = read_source(request, self._mounts, self.settings.max_code_kb * 1024)
-        run_id = self.store.new_run_id()
         try:
-            prepared = await self._prepare(request, source, phases, progress)
+            prepared = await self._preparation.prepare(
+                request, source, self._mounts, phases=phases, progress=progress, ask=ask
+            )
         except InstallError as error:
-            return not_installed(error, run_id=run_id, timings_ms=phases.finish())
-        async with self._slots:
-            progress(Progress("run", "running"))
-            launch = await self._launch(run_id, prepared, request)
-            process, said = await self._execute(launch, source, prepared, request, phases)
-        return finished(
-            said,
-            process.isolation,
-            plan=prepared.plan,
-            provided=prepared.provided,
-            launch=launch,
-            notes=prepared.notes,
-            timings_ms=phases.finish(),
-        )
+            return not_installed(error, run_id=self.store.new_run_id(), timings_ms=phases.finish())
+        attempts = ["the first run"]
+        while True:
+            result, said = await self._once(request, source, prepared, phases, progress)
+            again = None
+            if len(attempts) < MAX_ROUNDS:
+                try:
+                    again = await self._preparation.prepare_again(
+                        prepared, said, phases=phases, progress=progress, ask=ask
+                    )
+                except CondaRunError as error:
+                    result = replace(result, notes=(*result.notes, f"What it missed cannot be had: {error.message}"))
+            if again is None:
+                return replace(result, attempts=tuple(attempts), timings_ms=phases.finish())
+            new = [package for package in again.plan.packages if package.name not in prepared.tried]
+            attempts.append("again with " + ", ".join(f"{package.name} ({package.reason})" for package in new))
+            prepared = again
 
     async def plan(self, request: RunRequest, progress: ProgressCallback = no_progress) -> Plan:
         """Say what a run of this would install, and why; install nothing but the template itself.
@@ -156,7 +132,8 @@ class Runtime:
         """
         source = read_source(request, self._mounts, self.settings.max_code_kb * 1024)
         base = await self.provisioner.base(self.provisioner.template(request.template), progress)
-        return await self._plan(base, self._needs(request, source, base))
+        needs = self._preparation.needs(request, source, self._mounts, base)
+        return await self._preparation.plan(base, needs)
 
     async def warmup(self, template: str | None = None, progress: ProgressCallback = no_progress) -> Provided:
         """Make a template's environment ready, so that the next run need not.
@@ -173,55 +150,28 @@ class Runtime:
 
     # --- the steps ------------------------------------------------------------------------------------------------
 
-    async def _prepare(
-        self, request: RunRequest, source: Source, phases: Phases, progress: ProgressCallback
-    ) -> Prepared:
-        """Find what the code needs before it runs, and have it ready."""
-        notes: tuple[str, ...] = ()
-        template = self.provisioner.template(request.template)
-        with phases.phase("environment"):
-            provided = await self.provisioner.base(template, progress)
-        if provided.built:
-            notes = (f"The template {template.name} was not ready; it was made now. `mcp-conda-run warmup` does this.",)
-        with phases.phase("plan"):
-            needs = self._needs(request, source, provided)
-            plan = await self._plan(provided, needs)
-        if plan.packages or plan.python:
-            with phases.phase("environment"):
-                provided = await self.provisioner.extended(provided, plan, progress, alone=needs.declared_only)
-        return Prepared(needs, plan, provided, (*notes, *needs.notes, *plan.notes, *provided.notes))
-
-    def _needs(self, request: RunRequest, source: Source, base: Provided) -> Needs:
-        return self._planner.needs(
-            source.code,
-            environment=base.environment,
-            local_roots=source.local_roots(self._mounts),
-            packages=request.packages,
-            python=request.python or "",
+    async def _once(
+        self, request: RunRequest, source: Source, prepared: Prepared, phases: Phases, progress: ProgressCallback
+    ) -> tuple[RunResult, Conversation]:
+        """Run the code once, in a fresh prefix."""
+        async with self._slots:
+            progress(Progress("run", "running"))
+            launch = await self._launch(prepared, request)
+            process, said = await self._execute(launch, source, prepared, request, phases)
+        result = finished(
+            said,
+            process.isolation,
+            plan=prepared.plan,
+            provided=prepared.provided,
+            launch=launch,
+            notes=prepared.notes,
         )
+        return result, said
 
-    async def _plan(self, base: Provided, needs: Needs) -> Plan:
-        if needs.nothing:
-            return Plan()
-        further = [channel for channel in needs.channels if channel not in base.template.channels]
-        return await self._planner.plan(needs, self._index((*base.template.channels, *further)))
-
-    def _index(self, channels: tuple[str, ...]) -> ChannelIndex:
-        if channels not in self._indexes:
-            self._indexes[channels] = EngineIndex(
-                self.engine,
-                channels,
-                self.provisioner.platform,
-                self.store.index,
-                max_age_s=self.settings.solution_max_age_s,
-                offline=self.settings.offline,
-            )
-        return self._indexes[channels]
-
-    async def _launch(self, run_id: str, prepared: Prepared, request: RunRequest) -> Launch:
+    async def _launch(self, prepared: Prepared, request: RunRequest) -> Launch:
         environment = prepared.provided.environment
         return Launch(
-            run_id=run_id,
+            run_id=self.store.new_run_id(),
             environment=environment,
             guest=await self._guest_files.directory(environment),
             mounts=self._mounts,

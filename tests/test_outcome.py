@@ -58,9 +58,7 @@ def verdict(exit_: Exit, said: GuestRecord | None, *, timed_out: bool = False) -
         ready_s=0,
         run_s=0,
     )
-    result = finished(
-        conversation, Isolation("none"), plan=Plan(), provided=PROVIDED, launch=LAUNCH, notes=(), timings_ms={}
-    )
+    result = finished(conversation, Isolation("none"), plan=Plan(), provided=PROVIDED, launch=LAUNCH, notes=())
     return result.status, result.error.type if result.error else ""
 
 

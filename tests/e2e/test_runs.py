@@ -200,3 +200,35 @@ async def test_planning_installs_nothing(runtime: Runtime):
     plan = await runtime.plan(RunRequest(code="import yaml, requests"))
     assert {package.name for package in plan.packages} == {"pyyaml", "requests"}
     assert len(runtime.store.environments()) == before
+
+
+async def test_a_package_that_only_shows_at_run_time_is_added_and_the_code_runs_again(runtime: Runtime):
+    code = "name = 'mcr' + '_two'\nprint(__import__(name).version)"
+    result = await runtime.run(RunRequest(code=code))
+    assert (result.status, result.stdout) == (Status.SUCCESS, "2.0\n"), result
+    assert len(result.attempts) == 2
+    assert "mcr-two" in result.attempts[1]
+
+
+async def test_a_missing_attribute_of_an_installed_module_installs_nothing(runtime: Runtime):
+    result = await runtime.run(RunRequest(code="from numpy import mcr_two"))
+    assert (result.status, len(result.attempts), result.packages) == (Status.RUN_ERROR, 1, ())
+
+
+async def test_a_c_library_of_the_imports_name_is_not_taken_for_it(runtime: Runtime):
+    result = await runtime.run(RunRequest(code="import mcrclib"))
+    assert (result.status, result.packages) == (Status.RUN_ERROR, ())
+    assert [unknown.import_name for unknown in result.unknown_imports] == ["mcrclib"]
+
+
+async def test_a_metadata_block_is_the_only_truth(runtime: Runtime):
+    code = "# /// script\n# dependencies = ['mcr-two<2']\n# ///\nimport mcr_two\nmcr_two.version"
+    result = await runtime.run(RunRequest(code=code))
+    assert result.value is not None, result.error
+    assert result.value.json == "1.0"
+
+
+async def test_an_install_line_is_a_request_and_is_taken_out_of_the_code(runtime: Runtime):
+    result = await runtime.run(RunRequest(code="%pip install mcr-two==1.0\nimport mcr_two\nmcr_two.version"))
+    assert result.value is not None, result.error
+    assert result.value.json == "1.0"

@@ -1,0 +1,190 @@
+"""From a request to all that its run needs: the plan, and the environment that has it.
+
+The second half of the story in `runtime.py`, which calls it before each time that code runs. Installs through
+`environments/provision.py`; runs nothing of the user's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from .conda.channels import ChannelIndex, EngineIndex
+from .conda.engine import Engine
+from .environments.provision import Provided, Provisioner
+from .environments.store import Store
+from .models import Mount, Plan, PlannedPackage, ProgressCallback, RunRequest, UnknownImport
+from .phases import Phases
+from .planning.learned import Learned
+from .planning.planner import Needs, Planner
+from .planning.policy import Policy
+from .planning.sources import OnlineMap
+from .sandbox.conversation import Conversation
+from .settings import Settings
+from .source import Source
+
+MAX_PLANS = 3
+"""How often a run is planned anew because a package turned out not to bring its module."""
+
+Ask = Callable[[Sequence[PlannedPackage]], Awaitable[bool]]
+"""Asks the user whether these packages of PyPI may be installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a run needs.
+
+    Attributes:
+        needs: what the code asks for, and the code as it will run.
+        plan: which packages bring that.
+        base: the template's own environment.
+        provided: the environment to run in.
+        notes: what the user should know.
+        tried: the names of all packages that were planned so far.
+    """
+
+    needs: Needs
+    plan: Plan
+    base: Provided
+    provided: Provided
+    notes: tuple[str, ...] = ()
+    tried: frozenset[str] = frozenset()
+
+
+class Preparation:
+    """Prepares runs; one for each runtime."""
+
+    def __init__(self, settings: Settings, store: Store, engine: Engine, provisioner: Provisioner) -> None:
+        self._settings = settings
+        self._store = store
+        self._engine = engine
+        self._provisioner = provisioner
+        self._policy = Policy.from_settings(settings)
+        online = OnlineMap(store.index) if settings.online_maps and not settings.offline else None
+        self._planner = Planner(self._policy, Learned(store.root / "learned.json"), online=online)
+        self._indexes: dict[tuple[str, ...], ChannelIndex] = {}
+
+    async def prepare(
+        self,
+        request: RunRequest,
+        source: Source,
+        mounts: Sequence[Mount],
+        *,
+        phases: Phases,
+        progress: ProgressCallback,
+        ask: Ask | None = None,
+    ) -> Prepared:
+        """Find what the code needs before it runs, and have it ready.
+
+        Raises:
+            RequestError: something asked for cannot be had at all.
+            InstallError: the packages cannot be found, solved or installed.
+        """
+        template = self._provisioner.template(request.template)
+        with phases.phase("environment"):
+            base = await self._provisioner.base(template, progress)
+        with phases.phase("plan"):
+            needs = self.needs(request, source, mounts, base)
+        made = f"The template {template.name} was not ready; it was made now. `mcp-conda-run warmup` does this."
+        prepared = Prepared(needs, Plan(), base, base, (made,) if base.built else ())
+        return await self._extend(prepared, phases, progress, ask)
+
+    async def prepare_again(
+        self, prepared: Prepared, said: Conversation, *, phases: Phases, progress: ProgressCallback, ask: Ask | None
+    ) -> Prepared | None:
+        """Return what another round needs, if the failure says that a package was missing which can be had.
+
+        Raises:
+            InstallError: the packages cannot be found, solved or installed.
+        """
+        record = said.record
+        if record is None or record.error is None or prepared.needs.declared_only:
+            return None
+        needs = self._planner.after_failure(
+            prepared.needs,
+            record.error,
+            environment=prepared.provided.environment,
+            missing=record.missing,
+            stderr=said.stderr,
+            tried=prepared.tried,
+        )
+        if needs is None:
+            return None
+        again = await self._extend(replace(prepared, needs=needs), phases, progress, ask)
+        new = again.provided.environment.key != prepared.provided.environment.key
+        return again if new and again.tried > prepared.tried else None
+
+    def needs(self, request: RunRequest, source: Source, mounts: Sequence[Mount], base: Provided) -> Needs:
+        """Return what the code asks for that the template's environment does not have."""
+        return self._planner.needs(
+            source.code,
+            environment=base.environment,
+            local_roots=source.local_roots(mounts),
+            packages=request.packages,
+            python=request.python or "",
+        )
+
+    async def plan(self, base: Provided, needs: Needs, ask: Ask | None = None) -> Plan:
+        """Return the packages for what is needed, without those that the user does not agree to."""
+        if needs.nothing:
+            return Plan()
+        wanted = (*base.template.channels, *needs.channels, *self._policy.extra_channels())
+        can_ask = ask is not None
+        plan = await self._planner.plan(needs, self._index(tuple(dict.fromkeys(wanted))), can_ask=can_ask)
+        doubtful = self._planner.to_ask(plan, can_ask=can_ask)
+        if not doubtful or (ask is not None and await ask(doubtful)):
+            return plan
+        return without(plan, doubtful)
+
+    async def _extend(
+        self, prepared: Prepared, phases: Phases, progress: ProgressCallback, ask: Ask | None
+    ) -> Prepared:
+        """Plan, provide, and check that what came brings what it was chosen for; plan again without what does not."""
+        needs, base = prepared.needs, prepared.base
+        notes, tried = list(prepared.notes), set(prepared.tried)
+        for _ in range(MAX_PLANS):
+            with phases.phase("plan"):
+                plan = await self.plan(base, needs, ask)
+            provided = base
+            if plan.packages or plan.python:
+                with phases.phase("environment"):
+                    provided = await self._provisioner.extended(base, plan, progress, alone=needs.declared_only)
+            tried |= {package.name for package in plan.packages}
+            wrong = self._planner.confirm(plan, provided.environment) if plan.packages else ()
+            notes += [wrong_choice(package) for package in wrong]
+            if not wrong:
+                break
+        notes += [*needs.notes, *plan.notes, *provided.notes]
+        return replace(
+            prepared, plan=plan, provided=provided, notes=tuple(dict.fromkeys(notes)), tried=frozenset(tried)
+        )
+
+    def _index(self, channels: tuple[str, ...]) -> ChannelIndex:
+        if channels not in self._indexes:
+            self._indexes[channels] = EngineIndex(
+                self._engine,
+                channels,
+                self._provisioner.platform,
+                self._store.index,
+                max_age_s=self._settings.solution_max_age_s,
+                offline=self._settings.offline,
+            )
+        return self._indexes[channels]
+
+
+def wrong_choice(package: PlannedPackage) -> str:
+    """Say that a package was chosen by mistake."""
+    return (
+        f"{package.name} was tried for the import {package.import_name} and does not bring it; it is not chosen for it"
+        " again."
+    )
+
+
+def without(plan: Plan, refused: Sequence[PlannedPackage]) -> Plan:
+    """Return the plan without packages that the user did not agree to; their imports are unknown then."""
+    unknown = tuple(
+        UnknownImport(package.import_name or package.name, f"{package.name} of PyPI was not agreed to.")
+        for package in refused
+    )
+    kept = tuple(package for package in plan.packages if package not in refused)
+    return replace(plan, packages=kept, unknown=(*plan.unknown, *unknown))
