@@ -39,7 +39,13 @@ EXIT_REQUEST, EXIT_INSTALL, EXIT_HOST = 2, 3, 4
 EXIT_TIMEOUT, EXIT_KILLED, EXIT_INTERRUPTED = 124, 137, 130
 
 PathOption = Annotated[Path | None, typer.Option("--path", help="Host directory that runs see at --mount.")]
-MountOption = Annotated[str | None, typer.Option("--mount", help="Where runs see --path [default: /working].")]
+MountOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mount",
+        help="Where runs see --path [default: /working]; or SOURCE:TARGET[:ro], a further directory; repeatable.",
+    ),
+]
 TemplateOption = Annotated[str | None, typer.Option("--template", help="A template's name or an environment.yml.")]
 WithOption = Annotated[
     list[str] | None, typer.Option("--with", help="A further package, as a match spec (gdal>=3.8); repeatable.")
@@ -98,7 +104,7 @@ def run(
     from .models import RunRequest
 
     settings = _settings(
-        path=_mounted(path, file), mount=mount, template=template, isolation=isolation, offline=offline
+        path=_mounted(path, file), **_mounts(mount), template=template, isolation=isolation, offline=offline
     )
     code, file = _what(code, file)
     request = RunRequest(
@@ -183,7 +189,7 @@ def stdio(
     offline: OfflineOption = None,
 ) -> None:
     """Serve MCP on standard input and output."""
-    settings = _settings(path=path, mount=mount, template=template, isolation=isolation, offline=offline)
+    settings = _settings(path=path, **_mounts(mount), template=template, isolation=isolation, offline=offline)
     from .server.stdio import serve
 
     raise typer.Exit(serve(settings))
@@ -200,7 +206,7 @@ def sse(
     isolation: IsolationOption = None,
 ) -> None:
     """Serve MCP over HTTP with server-sent events at /sse (and streamable HTTP at /mcp)."""
-    _serve_http(_settings(path=path, mount=mount, template=template, isolation=isolation), host, port)
+    _serve_http(_settings(path=path, **_mounts(mount), template=template, isolation=isolation), host, port)
 
 
 @app.command()
@@ -214,7 +220,7 @@ def http(
     isolation: IsolationOption = None,
 ) -> None:
     """Serve MCP over streamable HTTP at /mcp (and server-sent events at /sse)."""
-    _serve_http(_settings(path=path, mount=mount, template=template, isolation=isolation), host, port)
+    _serve_http(_settings(path=path, **_mounts(mount), template=template, isolation=isolation), host, port)
 
 
 @app.command()
@@ -277,6 +283,13 @@ def _mounted(path: Path | None, file: str | None) -> Path | None:
     if path is not None or file is None or file == "-" or not Path(file).exists():
         return path
     return Path(file).absolute().parent
+
+
+def _mounts(options: list[str] | None) -> dict[str, object]:
+    """Return the settings that the values of `--mount` stand for: a target alone, or whole mounts."""
+    targets = [option for option in options or () if ":" not in option]
+    further = tuple(option for option in options or () if ":" in option)
+    return {"mount": targets[-1] if targets else None, "mounts": further or None}
 
 
 def _run(settings: Settings, request: RunRequest) -> RunResult:

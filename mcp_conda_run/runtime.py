@@ -21,6 +21,7 @@ from .environments.provision import Provided, Provisioner
 from .environments.store import Store, host_errors
 from .errors import CondaRunError, InstallError
 from .models import Mount, Plan, Progress, ProgressCallback, RunRequest, RunResult, no_progress
+from .mounts import further_mounts
 from .outcome import finished, not_installed
 from .phases import Phases
 from .preparation import Ask, Preparation, Prepared
@@ -62,13 +63,14 @@ class Runtime:
         self._resources.callback(self.store.close)
         self._resources.callback(self.tier.close)
         self._resources.push_async_callback(self.provisioner.close)
+        further = further_mounts(self.settings.mounts, self.settings.mount)
         with host_errors("The mounted directory cannot be used"):
             if self.settings.path is not None:
                 self.settings.path.mkdir(parents=True, exist_ok=True)
                 source = self.settings.path.absolute()
             else:
                 source = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="mcp-conda-run-")))
-        self._mounts = (Mount(source, self.settings.mount),)
+        self._mounts = (Mount(source, self.settings.mount), *further)
         return self
 
     async def __aexit__(

@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     template: str = Field(default="base", description="The template that runs use: a name or an environment.yml.")
     path: Path | None = Field(default=None, description="The host directory that runs see at `mount`.")
     mount: str = Field(default="/working", pattern=r"^/[^/].*$", description="Where runs see `path`.")
+    mounts: Names = Field(default=(), description="Further directories that runs see, each `SOURCE:TARGET[:ro]`.")
     offline: bool = Field(default=False, description="Never fetch anything; use only what is cached.")
     exclude_newer: str = Field(default="", description="Ignore packages newer than this date (ISO 8601).")
     isolation: Literal["auto", "strict", "none"] = Field(default="auto", description="How runs are confined.")

@@ -185,3 +185,13 @@ def test_help_loads_neither_mcp_nor_conda():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_further_directory_can_be_mounted_read_only(command: Command, tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/in.txt").write_text("seven")
+    code = "print(open('/data/in.txt').read())\nopen('/data/out.txt', 'w')"
+    done = command("run", "--mount", "/work", "--mount", f"{tmp_path}/data:/data:ro", "-c", code)
+    assert done.stdout == "seven\n"
+    assert "Error" in done.stderr
+    assert not (tmp_path / "data/out.txt").exists()
