@@ -7,14 +7,17 @@ only where the text holds a word that can matter there. Never runs or imports an
 from __future__ import annotations
 
 import ast
+import gc
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..models import FoundImport, ImportContext
 from .conditions import Target, name_of, truth
 
+LARGE = 1 << 16
 DYNAMIC_WORDS = re.compile(r"import_module|__import__|importorskip")
 IMPORT_ERRORS = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 IMPORT_LINE = re.compile(
@@ -69,6 +72,19 @@ class Place:
         return Place(context, group or self.group)
 
 
+@contextmanager
+def collector_paused(size: int) -> Iterator[None]:
+    """Pause the cyclic garbage collector while a large tree grows: it would walk all of it again and again."""
+    if size < LARGE or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def parse(code: str) -> ast.Module | None:
     """Parse code without any warning; None if it cannot be parsed."""
     try:
@@ -79,13 +95,17 @@ def parse(code: str) -> ast.Module | None:
         return None
 
 
-def find_imports(code: str, target: Target | None = None, tree: ast.Module | None = None) -> Found:
-    """Find the imports of code; `tree` is the parsed code if the caller has it already."""
-    tree = tree or parse(code)
+def find_imports(code: str, target: Target | None = None) -> Found:
+    """Find the imports of code."""
+    return imports_of(code, parse(code), target or Target())
+
+
+def imports_of(code: str, tree: ast.Module | None, target: Target) -> Found:
+    """Find the imports of code that was parsed already; `tree` is None where it has a syntax error."""
     local = frozenset(PYTHON_FILE.findall(code)) if ".py" in code else frozenset()
     if tree is None:
         return Found(list(imports_of_lines(code)), None, local)
-    walk = Walk(target or Target(), dynamic=DYNAMIC_WORDS.search(code) is not None)
+    walk = Walk(target, dynamic=DYNAMIC_WORDS.search(code) is not None)
     try:
         walk.statements(tree)
     except RecursionError:  # conditions may nest deeper than Python recurses

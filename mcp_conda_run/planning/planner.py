@@ -6,6 +6,7 @@ needs are left; `Planner.after_failure` says what a failed run was missing. Call
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from .conditions import Target
 from .decisions import DEFAULT_CHANNEL, Machine, Planning
 from .failures import read_failure
 from .hints import find_hints
-from .imports import Found, find_imports, parse
+from .imports import Found, collector_paused, imports_of, parse
 from .inline import Declared, read_metadata
 from .magics import take_out_magics
 from .offers import Offers, has_package, is_local
@@ -109,26 +110,26 @@ class Planner:
         Raises:
             RequestError: something asked for cannot be had at all.
         """
+        with collector_paused(len(code)):
+            return self._needs(code, environment, local_roots, packages, python)
+
+    def _needs(
+        self, code: str, environment: Environment, roots: Sequence[Path], packages: Sequence[str], python: str
+    ) -> Needs:
         version = environment.python_version
         declared = read_metadata(code, version)
         tree = parse(code)
         if tree is None:
-            code = take_out_magics(code, declared, version)
-            tree = parse(code)
+            without = take_out_magics(code, declared, version)
+            tree = parse(without) if without != code else None
+            code = without
         for text in packages:
             add_requested(text, declared, version)
         if python:
             declared.python.append(python)
-        missing: tuple[FoundImport, ...] = ()
-        if not declared.only:
-            target = Target(version=tuple(int(part) for part in re.findall(r"\d+", version)[:3]))
-            found = find_imports(code, target, tree)
-            if found.tree is not None:
-                roots = {i.module.partition(".")[0] for i in found.imports if i.context not in NEVER}
-                hints = find_hints(code, found.tree, roots)
-                found.imports += hints.imports
-                declared.packages += [p for p in hints.packages if not has_package(p, environment)]
-            missing = self._missing(found, environment, local_roots)
+        missing = (
+            () if declared.only else self._missing(self._found(code, tree, declared, environment), environment, roots)
+        )
         return Needs(
             code=code,
             missing=missing,
@@ -138,6 +139,17 @@ class Planner:
             declared_only=declared.only,
             notes=tuple(declared.notes),
         )
+
+    def _found(self, code: str, tree: ast.Module | None, declared: Declared, environment: Environment) -> Found:
+        """Find the imports of code and what its calls imply; implied packages are added to `declared`."""
+        version = tuple(int(part) for part in re.findall(r"\d+", environment.python_version)[:3])
+        found = imports_of(code, tree, Target(version=version))
+        if tree is not None:
+            roots = {item.module.partition(".")[0] for item in found.imports if item.context not in NEVER}
+            hints = find_hints(code, tree, roots)
+            found.imports += hints.imports
+            declared.packages += [package for package in hints.packages if not has_package(package, environment)]
+        return found
 
     def _missing(self, found: Found, environment: Environment, roots: Sequence[Path]) -> tuple[FoundImport, ...]:
         """Return the imports that count and that neither the environment nor a directory of the user offers."""
