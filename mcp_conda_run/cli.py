@@ -93,6 +93,9 @@ def run(
     network: NetworkOption = None,
     isolation: IsolationOption = None,
     offline: OfflineOption = None,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", help="A bound of the run, such as memory_mb=512; repeatable.")
+    ] = None,
     figures: Annotated[Path | None, typer.Option("--figures", help="Directory to save open figures in.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -115,6 +118,7 @@ def run(
         python=python,
         timeout_s=timeout,
         network=network,
+        limits=_limits(limit),
     )
     result = _run(settings, request)
     if as_json:
@@ -290,6 +294,20 @@ def _mounts(options: list[str] | None) -> dict[str, object]:
     targets = [option for option in options or () if ":" not in option]
     further = tuple(option for option in options or () if ":" in option)
     return {"mount": targets[-1] if targets else None, "mounts": further or None}
+
+
+def _limits(options: list[str] | None) -> dict[str, float]:
+    """Return the bounds that the values of `--limit` name."""
+    limits = {}
+    for option in options or ():
+        name, _, number = option.partition("=")
+        try:
+            limits[name] = float(number)
+        except ValueError:
+            raise RequestError(
+                f"{option!r} is no limit.", hint="Write NAME=NUMBER, such as memory_mb=512.", code="unknown-limit"
+            ) from None
+    return limits
 
 
 def _run(settings: Settings, request: RunRequest) -> RunResult:

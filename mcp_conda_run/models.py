@@ -72,6 +72,8 @@ class RunRequest:
         template: a template's name or the path of an environment.yml; None for the configured one.
         timeout_s: wall time of the run itself, in seconds; None for the configured one.
         network: `full`, `none` or a comma separated allow-list; None for the configured one.
+        limits: other bounds by the names of the settings, such as `memory_mb`; lower than configured, or up to
+            `max_limits`.
     """
 
     code: str | None = None
@@ -83,6 +85,7 @@ class RunRequest:
     template: str | None = None
     timeout_s: float | None = None
     network: str | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -397,6 +400,7 @@ class RunResult:
         notes: what the user should know: that a warm-up happened, that mount paths were mapped, ...
         attempts: how often the code ran, and why; one entry for an ordinary run.
         run_id: 16 hexadecimal digits.
+        start: how its process was started: `pool`, `fork` or `exec`; empty if it never was.
     """
 
     status: Status
@@ -420,3 +424,4 @@ class RunResult:
     notes: tuple[str, ...] = ()
     attempts: tuple[str, ...] = ()
     run_id: str = ""
+    start: str = ""

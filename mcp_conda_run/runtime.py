@@ -177,7 +177,7 @@ class Runtime:
             environment=environment,
             guest=await self._guest_files.directory(environment),
             mounts=self._mounts,
-            limits=self.settings.limits(request.timeout_s),
+            limits=self.settings.limits(request.timeout_s, request.limits),
             network=request.network or self.settings.network,
         )
 

@@ -7,8 +7,9 @@ file and, where it is useful there, an option of the command line with dashes. R
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 import platformdirs
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
@@ -20,7 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from .errors import SettingsError
+from .errors import RequestError, SettingsError
 from .models import Limits
 
 MEBIBYTE = 1024 * 1024
@@ -42,6 +43,18 @@ def config_file() -> Path:
     """Return the path of the configuration file, which need not exist."""
     named = os.environ.get("MCP_CONDA_RUN_CONFIG")
     return Path(named) if named else platformdirs.user_config_path("mcp-conda-run") / "config.toml"
+
+
+def split_bounds(value: Any) -> Any:
+    """Accept `memory_mb=512, disk_mb=100` where numbers by name are meant."""
+    if not isinstance(value, str):
+        return value
+    pairs = (pair.partition("=") for pair in split_list(value))
+    return {name.strip(): number.strip() for name, _, number in pairs}
+
+
+LimitName = Literal["cpu_s", "memory_mb", "processes", "disk_mb", "open_files", "file_size_mb", "output_kb"]
+Bounds = Annotated[dict[LimitName, Annotated[float, Field(ge=0)]], NoDecode, BeforeValidator(split_bounds)]
 
 
 class Settings(BaseSettings):
@@ -97,6 +110,9 @@ class Settings(BaseSettings):
     open_files: int = Field(default=1024, ge=64, description="Open files of each process.")
     file_size_mb: int = Field(default=1024, ge=1, description="The largest single file, in MiB.")
     output_kb: int = Field(default=1024, ge=16, description="Output kept of a run, in KiB; the middle is dropped.")
+    max_limits: Bounds = Field(
+        default={}, description="How far a run may raise its own bounds, as `memory_mb=16384,disk_mb=8192`."
+    )
     max_code_kb: int = Field(default=4096, ge=1, description="The longest code or file accepted, in KiB.")
     solution_max_age_s: float = Field(default=7 * 86400, ge=0, description="How long a solved set is used again.")
 
@@ -112,19 +128,44 @@ class Settings(BaseSettings):
         """Order the sources: command line, environment, configuration file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
 
-    def limits(self, timeout_s: float | None = None) -> Limits:
-        """Return the bounds of one run, with its own wall time if it asks for one."""
-        wall = min(timeout_s or self.timeout_s, self.max_timeout_s)
+    def limits(self, timeout_s: float | None = None, asked: Mapping[str, float] | None = None) -> Limits:
+        """Return the bounds of one run.
+
+        Args:
+            timeout_s: the wall time that the run asks for.
+            asked: other bounds that it asks for, by the names of the settings; lower ones are always granted.
+
+        Raises:
+            RequestError: a bound has no such name, or is beyond what is allowed.
+        """
+        bounds = {name: float(getattr(self, name)) for name in get_args(LimitName)}
+        for name, wanted in (asked or {}).items():
+            self._check_bound(name, wanted, bounds)
+            bounds[name] = wanted
         return Limits(
-            wall_s=wall,
-            cpu_s=self.cpu_s,
-            memory_bytes=self.memory_mb * MEBIBYTE,
-            processes=self.processes,
-            disk_bytes=self.disk_mb * MEBIBYTE,
-            open_files=self.open_files,
-            file_size_bytes=self.file_size_mb * MEBIBYTE,
-            output_bytes=self.output_kb * 1024,
+            wall_s=min(timeout_s or self.timeout_s, self.max_timeout_s),
+            cpu_s=bounds["cpu_s"],
+            memory_bytes=int(bounds["memory_mb"] * MEBIBYTE),
+            processes=int(bounds["processes"]),
+            disk_bytes=int(bounds["disk_mb"] * MEBIBYTE),
+            open_files=int(bounds["open_files"]),
+            file_size_bytes=int(bounds["file_size_mb"] * MEBIBYTE),
+            output_bytes=int(bounds["output_kb"] * 1024),
         )
+
+    def _check_bound(self, name: str, wanted: float, bounds: Mapping[str, float]) -> None:
+        if name not in bounds:
+            raise RequestError(
+                f"There is no limit {name!r}.", hint=f"Choose from {', '.join(bounds)}.", code="unknown-limit"
+            )
+        highest = max(bounds[name], self.max_limits.get(cast(LimitName, name), 0))
+        unbounded = name == "cpu_s" and bounds[name] == 0
+        if wanted <= 0 or (wanted > highest and not unbounded):
+            raise RequestError(
+                f"A run may have between 1 and {highest:g} of {name}; {wanted:g} was asked for.",
+                hint=f"The operator can allow more with MCP_CONDA_RUN_MAX_LIMITS={name}={wanted:g}.",
+                code="limit-not-allowed",
+            )
 
 
 def load_settings(**command_line: Any) -> Settings:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_conda_run.errors import SettingsError
+from mcp_conda_run.errors import RequestError, SettingsError
 from mcp_conda_run.settings import MAX_CACHE_PATH, Settings, config_file, load_settings
 
 README = Path(__file__).parent.parent / "README.md"
@@ -74,6 +74,28 @@ def test_a_request_cannot_have_more_time_than_the_maximum():
     assert Settings(max_timeout_s=10).limits(timeout_s=1000).wall_s == 10
 
 
+def test_a_run_may_lower_its_bounds():
+    assert Settings().limits(asked={"memory_mb": 100}).memory_bytes == 100 * 2**20
+
+
+def test_a_run_may_raise_its_bounds_as_far_as_the_operator_allows(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MCP_CONDA_RUN_MAX_LIMITS", "memory_mb=9000, disk_mb=5000")
+    settings = load_settings()
+    assert settings.limits(asked={"memory_mb": 9000}).memory_bytes == 9000 * 2**20
+    with pytest.raises(RequestError, match="between 1 and 9000"):
+        settings.limits(asked={"memory_mb": 9001})
+
+
+@pytest.mark.parametrize("asked", [{"memory_mb": 10**9}, {"memory_mb": 0}, {"memory_mb": -1}, {"nonsense": 1}])
+def test_a_bound_that_cannot_be_given_is_refused(asked: dict[str, float]):
+    with pytest.raises(RequestError):
+        Settings().limits(asked=asked)
+
+
+def test_cpu_time_can_be_bounded_where_it_is_not_by_default():
+    assert Settings().limits(asked={"cpu_s": 3}).cpu_s == 3
+
+
 def settings_table() -> str:
     """Return the README's table of settings, made from the fields themselves."""
     rows = ["| setting | default | meaning |", "|---|---|---|"]
@@ -81,7 +103,7 @@ def settings_table() -> str:
         default = {"cache_dir": "the user's cache directory", "slots": "the number of cores"}.get(name)
         if default is None:
             value = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
-            default = f"`{value}`" if value not in {None, ""} else ""
+            default = f"`{value}`" if str(value or "") or isinstance(value, bool | float) else ""
         rows.append(f"| `{name}` | {default} | {field.description} |")
     return "\n".join(rows)
 

@@ -61,6 +61,12 @@ class PlainTier:
                 hint="Leave out --isolation none, or use --network full.",
                 code="network-not-enforceable",
             )
+        if any(mount.read_only for mount in launch.mounts):
+            raise HostError(
+                "Without isolation a mounted directory cannot be made read-only.",
+                hint="Leave out --isolation none, or mount it without :ro.",
+                code="mount-not-enforceable",
+            )
         prefix, scratch = self._runs / launch.run_id, self._scratch / launch.run_id
         try:
             await self._make(launch, prefix, scratch)
