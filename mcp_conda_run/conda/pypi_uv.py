@@ -24,6 +24,7 @@ from .redact import redact
 
 ALWAYS = ("--no-config", "--no-python-downloads", "--color", "never", "--no-progress")
 CHANGE = re.compile(r"^ (?P<sign>[-+~]) (?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s(]+)", re.MULTILINE)
+PIN = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]*[A-Za-z0-9]")
 NOT_THERE = re.compile(r"Because (\S+) was not found in the package registry")
 NO_WHEELS = re.compile(r"Because (?:all versions of )?(\S+?)(?:==\S+)? (?:has|have) no (?:usable )?wheels")
 NO_FORMAT = re.compile(r"Because (\S+) has (?:an invalid|inconsistent) (?:package format|metadata)")
@@ -65,7 +66,7 @@ class Uv:
             constraints.write_text(lines)
             wanted.write_text("".join(f"{requirement}\n" for requirement in requirements))
             command = ["pip", "install", "--dry-run", "--python", str(python), "--only-binary", ":all:"]
-            command += ["--constraints", str(constraints), "--requirements", str(wanted)]
+            command += ["-c", str(constraints), "-r", str(wanted)]
             command += ["--exclude-newer", self.cutoff] if self.cutoff else []
             command += ["--cache-dir", str(self.cache), *(["--offline"] if self.offline else [])]
             done = self._run(command, UV_DEFAULT_INDEX=self.index, TMPDIR=folder)  # uv leaves a lock file there
@@ -94,7 +95,7 @@ class Uv:
             wanted = Path(folder, "requirements.txt")
             wanted.write_text("".join(f"{name}=={version} --hash=sha256:{digest}\n" for name, version, digest in pins))
             command = ["pip", "install", "--python", str(python), "--no-deps", "--require-hashes", "--offline"]
-            command += ["--only-binary", ":all:", "--link-mode", "copy", "--no-index", "--requirements", str(wanted)]
+            command += ["--only-binary", ":all:", "--link-mode", "copy", "--no-index", "-r", str(wanted)]
             command += [part for wheels in folders for part in ("--find-links", str(wheels))]
             done = self._run([*command, "--cache-dir", str(Path(folder, "cache"))], TMPDIR=folder)
         if done.returncode:
@@ -124,7 +125,7 @@ class Uv:
 def explain(  # noqa: PLR0911 - one line a reason
     text: str, present: Mapping[str, str], index: str, place: Path, *, offline: bool
 ) -> CondaRunError:
-    """Read the words of a uv that failed; those of uv 0.9 to 0.13. Unknown ones come back as details."""
+    """Read the words of a uv that failed; those of uv 0.13. Unknown ones come back as details."""
     details = redact(text.strip())[-KEPT_CHARACTERS:]
     if fault := host_fault_in(text, place):
         return fault
@@ -134,7 +135,8 @@ def explain(  # noqa: PLR0911 - one line a reason
         )
     if "No solution found" not in text:
         return _unreachable_or_unknown(text, details, index)
-    stays = [f"{name} {version}" for name, version in sorted(present.items()) if f" {name}=={version}" in text]
+    named = set(PIN.findall(text))
+    stays = [f"{name} {version}" for name, version in sorted(present.items()) if f"{name}=={version}" in named]
     if stays:
         return conflict(f"it needs another version of what conda has installed: {', '.join(stays)}", details)
     if match := NOT_THERE.search(text):

@@ -63,10 +63,10 @@ async def build_environment(
             if base is not None:
                 with host_errors("The environment cannot be made"):
                     await asyncio.to_thread(clone_prefix, base.prefix, prefix)
-            await _install_conda(engine, packages, base, prefix, progress)
+            added = [package for package in packages if wheels is not None and package.manager == "pypi"]
+            await _install_conda(engine, [p for p in packages if p not in added], base, prefix, progress)
             facts = await _inspect(prefix)
             if wheels is not None:
-                added = [package for package in packages if package.manager == "pypi"]
                 await wheels.install(added, prefix, facts["version"], progress)
             environment = await _finish(key, prefix, packages, facts, progress)
             await asyncio.to_thread(store.publish, environment)
@@ -84,12 +84,11 @@ async def _install_conda(
     progress: ProgressCallback,
 ) -> None:
     """Make the prefix hold conda's packages, unless it is the clone of one that does."""
-    wanted = [package for package in packages if package.manager == "conda"]
-    if base is not None and environment_key(wanted) == base.key:
+    if base is not None and environment_key(packages) == base.key:
         return
     with host_errors("The environment cannot be made"):
-        await asyncio.to_thread(_drop_bytecode, prefix, {package.url for package in wanted})
-    await engine.install(wanted, prefix, progress)
+        await asyncio.to_thread(_drop_bytecode, prefix, {package.url for package in packages})
+    await engine.install(packages, prefix, progress)
 
 
 def _drop_bytecode(prefix: Path, staying: Collection[str]) -> None:
