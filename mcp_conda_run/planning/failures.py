@@ -30,6 +30,7 @@ class Message:
     pattern: re.Pattern[str]
     needs: tuple[str, ...]
     why_not: str
+    only_imports: bool
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,12 @@ def load_patterns() -> Patterns:
 
 def read_message(row: dict[str, Any]) -> Message:
     """Read one pattern."""
-    return Message(re.compile(row["pattern"], re.MULTILINE), names(row.get("needs", ())), row.get("why_not", ""))
+    return Message(
+        re.compile(row["pattern"], re.MULTILINE),
+        names(row.get("needs", ())),
+        row.get("why_not", ""),
+        row.get("only_imports", False),
+    )
 
 
 def read_failure(error: RunError, missing: Sequence[str], stderr: str, environment: Environment) -> Missing:
@@ -92,7 +98,7 @@ def read_failure(error: RunError, missing: Sequence[str], stderr: str, environme
             found.add_module(whole, f"the run ended with {error.type}, which names it", taken)
     texts = messages_of(error)
     if not found.imports:
-        read_messages(texts, found)
+        read_messages(texts, found, of_import=error.type.endswith(("ImportError", "ModuleNotFoundError")))
     for match in UNKNOWN_LOCATION.finditer(texts):
         found.add_module(f"{match[2]}.{match[1]}", "the run could not import it")
     read_programs(texts, stderr[-MAX_TEXT:], found)
@@ -119,10 +125,10 @@ def modules_of_source(module: str, traceback: str) -> list[tuple[str, tuple[str,
     return []
 
 
-def read_messages(texts: str, found: Missing) -> None:
+def read_messages(texts: str, found: Missing, *, of_import: bool) -> None:
     """Apply the patterns; the first that matches decides."""
     for message in load_patterns().messages:
-        match = message.pattern.search(texts)
+        match = None if message.only_imports and not of_import else message.pattern.search(texts)
         if match is None:
             continue
         said = f"the error says {match[0][:80]!r}"
