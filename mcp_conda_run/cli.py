@@ -143,6 +143,7 @@ def plan(
 ) -> None:
     """Show what a run would install, and why; install nothing."""
     from .models import RunRequest
+    from .terminal import size
 
     settings = _settings(path=_mounted(path, file), template=template)
     code, file = _what(code, file)
@@ -155,8 +156,13 @@ def plan(
         return
     if not made.packages and not made.unknown:
         typer.echo("Nothing to install: the template has all that the code imports.")
+    versions = {package.name: package for package in made.solution}
     for package in made.packages:
-        typer.echo(f"{package.spec}  ({package.manager}, {package.decision}): {package.reason}")
+        have = versions.get(package.name)
+        what = f"{have.name} {have.version} from {have.channel}" if have is not None else package.spec
+        typer.echo(f"{what}  ({package.manager}, {package.decision}, {package.confidence:.0%}): {package.reason}")
+    if made.solution:
+        typer.echo(f"{len(made.solution)} packages with what they need, at most {size(made.download_bytes)} to fetch")
     for unknown in made.unknown:
         names = ", ".join(candidate.name for candidate in unknown.candidates) or "none"
         typer.echo(f"? {unknown.import_name}: {unknown.reason} Candidates: {names}")

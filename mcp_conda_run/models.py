@@ -172,13 +172,28 @@ class UnknownImport:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a piece of code needs beyond what the template's environment offers."""
+    """What a piece of code needs beyond what the template's environment offers.
+
+    Attributes:
+        packages: what to add, and why.
+        unknown: imports that no package is known for.
+        python: a constraint on Python; empty if the template's will do.
+        channels: further channels that the packages come from.
+        notes: what the user should know.
+        solution: where it was asked for, all conda packages that would be added, with versions and sizes.
+    """
 
     packages: tuple[PlannedPackage, ...] = ()
     unknown: tuple[UnknownImport, ...] = ()
     python: str = ""
     channels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    solution: tuple[LockedPackage, ...] = ()
+
+    @property
+    def download_bytes(self) -> int:
+        """Return the size of all archives of the solution; what the cache has is not fetched again."""
+        return sum(package.size_bytes for package in self.solution)
 
 
 # --- packages and environments ----------------------------------------------------------------------------------------

@@ -135,7 +135,11 @@ class Runtime:
         source = read_source(request, self._mounts, self.settings.max_code_kb * 1024)
         base = await self.provisioner.base(self.provisioner.template(request.template), progress)
         needs = self._preparation.needs(request, source, self._mounts, base)
-        return await self._preparation.plan(base, needs)
+        plan = await self._preparation.plan(base, needs)
+        solution = await self.provisioner.solution(
+            base, plan, progress, alone=needs.declared_only and bool(plan.packages)
+        )
+        return replace(plan, notes=(*needs.notes, *plan.notes), solution=solution)
 
     async def warmup(self, template: str | None = None, progress: ProgressCallback = no_progress) -> Provided:
         """Make a template's environment ready, so that the next run need not.

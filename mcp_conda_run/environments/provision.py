@@ -115,11 +115,24 @@ class Provisioner:
         wanted = [package for package in plan.packages if package.manager == "pypi"]
         return await self._with_wheels(provided, wanted, progress) if wanted else provided
 
+    async def solution(
+        self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool = False
+    ) -> tuple[LockedPackage, ...]:
+        """Return the conda packages that `extended` would add to the template's; install nothing.
+
+        Raises:
+            InstallError: there is no such set, or the channels cannot be asked.
+        """
+        if not (alone or plan.python or any(package.manager == "conda" for package in plan.packages)):
+            return ()
+        packages = await self._solve(self._question(base, plan, alone=alone), progress)
+        return _added(base.environment, packages)
+
     async def _with_conda(self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool) -> Provided:
-        packages, notes = await self._solve(self._question(base, plan, alone=alone), progress)
+        packages = await self._solve(self._question(base, plan, alone=alone), progress)
         key = environment_key(packages)
-        before = {(package.name, package.url) for package in base.environment.packages}
-        added = tuple(package for package in packages if (package.name, package.url) not in before)
+        added = _added(base.environment, packages)
+        notes = () if alone else _changed_versions(base.environment, packages)
         ready = self._store.load(key)
         if ready is not None:
             return Provided(ready, base.template, added, notes=notes)
@@ -189,25 +202,21 @@ class Provisioner:
             offline=self._settings.offline,
         )
 
-    async def _solve(
-        self, request: SolveRequest, progress: ProgressCallback
-    ) -> tuple[tuple[LockedPackage, ...], tuple[str, ...]]:
-        """Return the packages and notes; what was solved before is not solved again for some time."""
+    async def _solve(self, request: SolveRequest, progress: ProgressCallback) -> tuple[LockedPackage, ...]:
+        """Return the packages; what was solved before is not solved again for some time."""
         question = _digest(request)
         remembered = self._store.solution(question, self._settings.solution_max_age_s)
         if remembered is not None:
-            return remembered, ()
+            return remembered
         progress(Progress("solve", f"solving for {', '.join(request.specs)}"))
-        notes: tuple[str, ...] = ()
         try:
             packages = await self._engine.solve(request, progress)
         except InstallError as error:
             if error.code != "unsatisfiable" or not request.pinned:
                 raise
             packages = await self._engine.solve(replace(request, pinned=()), progress)
-            notes = ("The template's own versions did not fit; other versions were solved for this run.",)
         self._store.remember_solution(question, packages)
-        return packages, notes
+        return packages
 
     # --- sharing --------------------------------------------------------------------------------------------------
 
@@ -232,12 +241,17 @@ class Provisioner:
         job = self._jobs.get(name)
         if job is None:
             job = self._jobs[name] = _Job(make)
-            job.task.add_done_callback(lambda _: self._jobs.pop(name, None))
+            job.task.add_done_callback(lambda task: self._over(name, task))
         job.listeners.append(progress)
         try:
             return await asyncio.shield(job.task)
         finally:
             job.listeners.remove(progress)
+
+    def _over(self, name: str, task: asyncio.Future[Environment]) -> None:
+        del self._jobs[name]
+        if not task.cancelled():
+            task.exception()  # looked at: the callers may all have gone away
 
 
 class _Job:
@@ -253,6 +267,23 @@ class _Job:
     def _tell(self, progress: Progress) -> None:
         for listener in list(self.listeners):
             listener(progress)
+
+
+def _added(before: Environment, packages: Sequence[LockedPackage]) -> tuple[LockedPackage, ...]:
+    """Return the packages that are not in the environment, or in it with another archive."""
+    there = {(package.name, package.url) for package in before.packages}
+    return tuple(package for package in packages if (package.name, package.url) not in there)
+
+
+def _changed_versions(before: Environment, packages: Sequence[LockedPackage]) -> tuple[str, ...]:
+    """Say which of the template's packages are there in another version, because its own did not fit."""
+    own = {package.name: package.version for package in before.packages}
+    changed = [
+        f"{package.name} {package.version} instead of {own[package.name]}"
+        for package in packages
+        if own.get(package.name, package.version) != package.version
+    ]
+    return (f"Other versions than the template's were needed: {', '.join(changed)}.",) if changed else ()
 
 
 def _digest(request: SolveRequest) -> str:

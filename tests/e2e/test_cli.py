@@ -108,7 +108,8 @@ def test_a_wrong_request_is_one_sentence_with_a_hint(command: Command, args: lis
 def test_a_plan_says_what_and_why(command: Command):
     done = command("plan", "-c", "import requests, numpy")
     assert done.returncode == 0
-    assert done.stdout.startswith("requests")
+    assert done.stdout.startswith("requests 2.")
+    assert "to fetch" in done.stdout
     assert "numpy" not in done.stdout
 
 

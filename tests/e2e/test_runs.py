@@ -199,6 +199,8 @@ async def test_planning_installs_nothing(runtime: Runtime):
     before = len(runtime.store.environments())
     plan = await runtime.plan(RunRequest(code="import yaml, requests"))
     assert {package.name for package in plan.packages} == {"pyyaml", "requests"}
+    assert {"pyyaml", "requests", "urllib3"} <= {package.name for package in plan.solution}
+    assert plan.download_bytes > 100_000
     assert len(runtime.store.environments()) == before
 
 
@@ -232,3 +234,9 @@ async def test_an_install_line_is_a_request_and_is_taken_out_of_the_code(runtime
     result = await runtime.run(RunRequest(code="%pip install mcr-two==1.0\nimport mcr_two\nmcr_two.version"))
     assert result.value is not None, result.error
     assert result.value.json == "1.0"
+
+
+async def test_where_the_templates_versions_do_not_fit_others_are_taken_and_named(runtime: Runtime):
+    result = await runtime.run(RunRequest(code="import numpy\nnumpy.__version__", packages=("numpy <2.4",)))
+    assert result.status is Status.SUCCESS, result.error
+    assert any("Other versions than the template's" in note and "numpy" in note for note in result.notes)
