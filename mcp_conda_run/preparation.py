@@ -154,6 +154,8 @@ class Preparation:
             notes += [wrong_choice(package) for package in wrong]
             if not wrong:
                 break
+        unknown = tuple(item for item in plan.unknown if not provided.environment.offers(item.import_name))
+        plan = replace(plan, unknown=unknown)
         notes += [*needs.notes, *plan.notes, *provided.notes]
         return replace(
             prepared, plan=plan, provided=provided, notes=tuple(dict.fromkeys(notes)), tried=frozenset(tried)

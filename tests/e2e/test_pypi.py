@@ -50,6 +50,7 @@ def test_a_package_of_pypi_is_there_and_is_said_to_be_of_pypi(
     assert [(package.version, package.channel, package.decision) for package in result.packages] == [
         ("1.0", "pypi", "requested")
     ]
+    assert result.unknown_imports == ()
 
 
 def test_packages_of_conda_and_pypi_come_together(index: PypiIndex, settings: Callable[..., Settings], tmp_path: Path):
