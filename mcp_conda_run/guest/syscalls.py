@@ -15,10 +15,14 @@ import platform
 import socket
 import struct
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
-_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
-_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 
 X86_64 = platform.machine() == "x86_64"
 
@@ -68,7 +72,17 @@ PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+# From the manual: capabilities(7).
+CAP_CHOWN = 0
+CAP_DAC_OVERRIDE = 1
+CAP_FOWNER = 3
+CAP_FSETID = 4
+CAP_NET_ADMIN = 12
+CAP_SYS_ADMIN = 21
+
 SECCOMP_MODE_FILTER = 2
 
 _SIGKILL = 9
@@ -77,7 +91,8 @@ _SIOCSIFFLAGS = 0x8914
 _IFF_UP_RUNNING = 0x1 | 0x40
 
 
-def _check(result: int, what: str) -> int:
+def check(result: int, what: str) -> int:
+    """Return the result of a C function, or raise the `OSError` that its errno stands for."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), what)
@@ -87,7 +102,7 @@ def _check(result: int, what: str) -> int:
 def prctl(option: int, *arguments: int) -> int:
     """Control this process in the way `option` names; every argument is an unsigned long (man 2 prctl)."""
     padded = (*arguments, 0, 0, 0, 0)[:4]
-    return _check(_libc.prctl(ctypes.c_int(option), *map(ctypes.c_ulong, padded)), f"prctl({option})")
+    return check(libc.prctl(ctypes.c_int(option), *map(ctypes.c_ulong, padded)), f"prctl({option})")
 
 
 # --- processes
@@ -111,16 +126,39 @@ def set_no_new_privileges() -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability, also those that a later exec could bring back (capabilities(7))."""
+    _drop_from_bounding_set(())
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    _set_capabilities(0)
+
+
+def keep_capabilities(kept: Collection[int]) -> None:
+    """Give up all capabilities but these, which stay over an exec of an ordinary program (capabilities(7),
+    "ambient").
+
+    Args:
+        kept: numbers below 32, of capabilities that this process has.
+    """
+    _drop_from_bounding_set(kept)
+    _set_capabilities(sum(1 << capability for capability in kept))
+    for capability in kept:
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)
+
+
+def _drop_from_bounding_set(kept: Collection[int]) -> None:
     last = 63
     for capability in range(last + 1):
+        if capability in kept:
+            continue
         try:
             prctl(PR_CAPBSET_DROP, capability)
         except OSError:
             break  # beyond what this kernel knows; or not ours to drop, and then there is nothing to drop
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+
+
+def _set_capabilities(mask: int) -> None:
+    """Make the first 32 capabilities' effective, permitted and inheritable sets the mask, and the others' empty."""
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    nothing = bytes(24)
-    _check(_libc.syscall(ctypes.c_long(_NR_CAPSET), header, nothing), "capset")
+    check(libc.syscall(ctypes.c_long(_NR_CAPSET), header, struct.pack("6I", mask, mask, mask, 0, 0, 0)), "capset")
 
 
 # --- namespaces
@@ -129,12 +167,12 @@ def drop_capabilities() -> None:
 
 def unshare(flags: int) -> None:
     """Leave the namespaces that the flags name, into new ones."""
-    _check(_libc.unshare(ctypes.c_int(flags)), f"unshare({flags:#x})")
+    check(libc.unshare(ctypes.c_int(flags)), f"unshare({flags:#x})")
 
 
 def setns(descriptor: int, flags: int) -> None:
     """Enter the namespace that the descriptor stands for."""
-    _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(flags)), "setns")
+    check(libc.setns(ctypes.c_int(descriptor), ctypes.c_int(flags)), "setns")
 
 
 def unshare_user(inner_uid: int, inner_gid: int, extra: int = 0) -> None:
@@ -172,21 +210,21 @@ def loopback_up() -> None:
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
     """Mount, bind or change a mount (man 2 mount)."""
-    result = _libc.mount(
+    result = libc.mount(
         os.fsencode(source), os.fsencode(target), kind.encode() or None, flags, os.fsencode(options) or None
     )
-    _check(result, f"mount {kind or 'bind'} {target}")
+    check(result, f"mount {kind or 'bind'} {target}")
 
 
 def unmount(target: str, flags: int = MNT_DETACH) -> None:
     """Take a mount away; by default even if it is in use, and all that is mounted on it."""
-    _check(_libc.umount2(os.fsencode(target), flags), f"umount {target}")
+    check(libc.umount2(os.fsencode(target), flags), f"umount {target}")
 
 
 def pivot_root(new: str, old: str) -> None:
     """Make `new` the root directory and move the former root to `old`, a directory below it."""
-    result = _libc.syscall(ctypes.c_long(_NR_PIVOT_ROOT), os.fsencode(new), os.fsencode(old))
-    _check(result, "pivot_root")
+    result = libc.syscall(ctypes.c_long(_NR_PIVOT_ROOT), os.fsencode(new), os.fsencode(old))
+    check(result, "pivot_root")
 
 
 def set_mount_attributes(path: str, attributes: int, *, recursive: bool = True) -> None:
@@ -210,8 +248,8 @@ def copy_of_mounts(source: str, attributes: int, user_namespace: int | None = No
     mounts").
     """
     flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
-    result = _libc.syscall(ctypes.c_long(_NR_OPEN_TREE), _AT_FDCWD, os.fsencode(source), ctypes.c_uint(flags))
-    copy = _check(result, f"open_tree {source}")
+    result = libc.syscall(ctypes.c_long(_NR_OPEN_TREE), _AT_FDCWD, os.fsencode(source), ctypes.c_uint(flags))
+    copy = check(result, f"open_tree {source}")
     if user_namespace is not None:
         attributes |= MOUNT_ATTR_IDMAP
     try:
@@ -226,17 +264,17 @@ def copy_of_mounts(source: str, attributes: int, user_namespace: int | None = No
 def attach_mounts(copy: int, target: str) -> None:
     """Attach what `copy_of_mounts` returned; closes the descriptor."""
     try:
-        result = _libc.syscall(
+        result = libc.syscall(
             *(ctypes.c_long(_NR_MOVE_MOUNT), copy, b"", _AT_FDCWD, os.fsencode(target)),
             ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH),
         )
-        _check(result, f"move_mount {target}")
+        check(result, f"move_mount {target}")
     finally:
         os.close(copy)
 
 
 def _mount_setattr(descriptor: int, path: str, attributes: bytes, flags: int) -> None:
-    result = _libc.syscall(
+    result = libc.syscall(
         ctypes.c_long(_NR_MOUNT_SETATTR),
         ctypes.c_int(descriptor),
         os.fsencode(path),
@@ -244,7 +282,7 @@ def _mount_setattr(descriptor: int, path: str, attributes: bytes, flags: int) ->
         attributes,
         ctypes.c_size_t(len(attributes)),
     )
-    _check(result, f"mount_setattr {path}")
+    check(result, f"mount_setattr {path}")
 
 
 # --- seccomp

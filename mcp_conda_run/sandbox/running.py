@@ -30,7 +30,14 @@ class RunProcess:
     """A started run; see `tier.Process`."""
 
     def __init__(
-        self, channels: Channels, lifeline: Lifeline, paths: Mapping[str, str], scratch: str, isolation: Isolation
+        self,
+        channels: Channels,
+        lifeline: Lifeline,
+        paths: Mapping[str, str],
+        scratch: str,
+        isolation: Isolation,
+        *,
+        start: str = "exec",
     ) -> None:
         self.control: socket.socket = channels.control
         self.stdout = channels.stdout
@@ -38,6 +45,7 @@ class RunProcess:
         self.paths = paths
         self.scratch = scratch
         self.isolation = isolation
+        self.start = start
         self._lifeline = lifeline
 
     def take_listener(self) -> socket.socket | None:

@@ -193,6 +193,16 @@ class Lifeline:
         """Wait for the end of the main process."""
         return await asyncio.shield(self._exit)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the main process is known to be gone."""
+        return self._exit.done()
+
+    def note_code(self) -> None:
+        """Tell the keeper of a zygote that this process gets its code now, and is to be watched from here on."""
+        with contextlib.suppress(OSError):
+            self._end.send(b"\n")
+
     def kill(self) -> None:
         """Have the keeper kill every process of the run."""
         with contextlib.suppress(OSError):

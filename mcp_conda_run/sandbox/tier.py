@@ -31,6 +31,7 @@ class Launch:
         network: `full`, `none`, or a comma separated allow-list.
         variables: environment variables to add to those that the tier makes from scratch.
         guest: the directory of the guest's modules, with the bytecode of the environment's Python.
+        imports: the modules that the code imports, dotted names; by these a warm interpreter is chosen.
     """
 
     run_id: str
@@ -40,6 +41,7 @@ class Launch:
     network: str = "full"
     variables: Mapping[str, str] = field(default_factory=dict)
     guest: Path = PACKAGE_GUEST
+    imports: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Process(Protocol):
             path (then the guest maps constant strings).
         scratch: the run's own writable directory, as the run sees it.
         isolation: what really holds this run.
+        start: how it was started: `pool` (it was waiting), `fork` (of a warm interpreter), or `exec`.
     """
 
     control: socket.socket
@@ -70,6 +73,7 @@ class Process(Protocol):
     paths: Mapping[str, str]
     scratch: str
     isolation: Isolation
+    start: str
 
     async def wait(self) -> Exit:
         """Wait for the end of the main process; safe to call again."""
