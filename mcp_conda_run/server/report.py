@@ -1,6 +1,6 @@
-"""What a tool answers as structured content: the published output schema, and how a `RunResult` becomes it.
+"""How a `RunResult` becomes what `schema.py` publishes.
 
-Built by `results.py`. Every string and list in it is bounded and serializable whatever the code did: a run's values
+Called by `results.py`. Every string and list in it is bounded and serializable whatever the code did: a run's values
 come from a hostile guest.
 """
 
@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from ..models import Json, Plan, Progress, RunError, RunResult, UnknownImport, Value
+from .schema import (
+    CandidateReport,
+    DocumentReport,
+    ErrorReport,
+    FigureReport,
+    IsolationReport,
+    PackageReport,
+    PlannedPackageReport,
+    PlanReport,
+    ProgressReport,
+    Report,
+    UnknownImportReport,
+)
 
 MAX_DEPTH = 64
 """Deeper JSON than this is shown as text: pydantic's serializer gives up at 255 levels, and clients sooner."""
 
-_JSON_TYPES = ("null", "boolean", "number", "string", "array", "object")
+DOCUMENT_SUFFIXES = {"text/html": "html", "text/markdown": "md", "text/latex": "tex", "image/svg+xml": "svg"}
 _NATIVE = frozenset({"str", "int", "float", "bool", "list", "dict", "NoneType"})
 
 
@@ -31,6 +41,7 @@ class Budget:
         items: entries of each list.
         image: bytes of one image in base64.
         images: bytes of all the images in base64.
+        document: characters of each document that the value offers beside its text.
     """
 
     text: int = 20_000
@@ -38,6 +49,7 @@ class Budget:
     items: int = 100
     image: int = 300_000
     images: int = 400_000
+    document: int = 4000
 
     def smaller(self) -> Budget:
         """Return half of it."""
@@ -48,133 +60,8 @@ class Budget:
             items=max(self.items // 2, 1),
             image=self.image // 2,
             images=self.images // 2,
+            document=self.document // 2,
         )
-
-
-class _Part(BaseModel):
-    """The base of the schema's parts; a closed schema, so that clients can trust it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ErrorReport(_Part):
-    """What ended the run."""
-
-    type: str = Field(description="Exception class, SystemExit, Crash, Timeout, Killed, or a code such as bad-request.")
-    message: str
-    traceback: str = ""
-    hint: str = Field(default="", description="What to do about it.")
-    missing_module: str = ""
-
-
-class PackageReport(_Part):
-    """A package installed for this run beyond the template, and why."""
-
-    name: str
-    version: str
-    channel: str
-    import_name: str
-    decision: str
-    reason: str
-
-
-class CandidateReport(_Part):
-    """A package that may be meant; pass it in `packages` to install it."""
-
-    name: str
-    channel: str
-    reason: str
-
-
-class UnknownImportReport(_Part):
-    """An import that no package is known for."""
-
-    import_name: str
-    reason: str
-    candidates: list[CandidateReport] = []
-
-
-class FigureReport(_Part):
-    """A figure that was open at the end."""
-
-    title: str
-    mime_type: str
-    size_bytes: int
-    shown: bool = Field(description="Whether this answer carries it as an image.")
-    uri: str = Field(default="", description="The resource that has the original.")
-
-
-class IsolationReport(_Part):
-    """What really held the run."""
-
-    tier: str
-    network: str
-    limits: dict[str, str] = {}
-    notes: list[str] = []
-
-
-class ProgressReport(_Part):
-    """What a run that goes on is doing."""
-
-    phase: str
-    message: str
-    elapsed_s: float
-
-
-class Report(_Part):
-    """All that is known of a run."""
-
-    status: str = Field(description="success, install-error, run-error, timeout, cancelled, killed, or running.")
-    run_id: str = Field(default="", description="For get_run, cancel_run and run:// resources.")
-    output: str = Field(default="", description="stdout and stderr in order of arrival; of long ones head and tail.")
-    stdout: str = ""
-    stderr: str = ""
-    output_dropped_bytes: int = 0
-    return_value: Any = Field(
-        default=None,
-        description="Value of the last expression as JSON; null if it has none.",
-        json_schema_extra={"anyOf": [{"type": name} for name in _JSON_TYPES]},
-    )
-    return_text: str = Field(default="", description="The value as text, where return_value does not say it all.")
-    return_type: str = Field(default="", description="The value's class; empty if there is no value.")
-    error: ErrorReport | None = None
-    exit_code: int | None = None
-    signal: str = ""
-    limit: str = Field(default="", description="The limit that ended the run, such as memory.")
-    figures: list[FigureReport] = []
-    packages: list[PackageReport] = []
-    unknown_imports: list[UnknownImportReport] = []
-    python_version: str = ""
-    template: str = ""
-    environment: str = ""
-    timings_ms: dict[str, float] = {}
-    isolation: IsolationReport | None = None
-    notes: list[str] = []
-    attempts: list[str] = []
-    progress: ProgressReport | None = Field(default=None, description="Only while status is running.")
-
-
-class PlannedPackageReport(_Part):
-    """A package that the code needs, and why."""
-
-    spec: str
-    name: str
-    manager: str
-    import_name: str
-    decision: str
-    reason: str
-    confidence: float
-    channel: str
-
-
-class PlanReport(_Part):
-    """What a run would install."""
-
-    packages: list[PlannedPackageReport] = []
-    unknown_imports: list[UnknownImportReport] = []
-    python: str = ""
-    channels: list[str] = []
-    notes: list[str] = []
 
 
 def clean(text: str) -> str:
@@ -226,6 +113,33 @@ def is_plain(value: Value) -> bool:
     return value.type.removeprefix("builtins.") in _NATIVE
 
 
+def document_name(value: Value, position: int) -> str:
+    """Return the name of a document of the value as a resource, such as `value.html`."""
+    suffix = DOCUMENT_SUFFIXES.get(value.representations[position].mime_type)
+    return f"value.{suffix}" if suffix else f"document-{position + 1}.json"
+
+
+def text_of_value(value: Value) -> str:
+    """Return what a person reads of the value: its Markdown if it has one, which tables have."""
+    markdown = [each.text for each in value.representations if each.mime_type == "text/markdown"]
+    return markdown[0] if markdown else value.text
+
+
+def documents_of(result: RunResult, budget: Budget) -> list[DocumentReport]:
+    """Return the documents that the value offers, with their text where it says something new and is short."""
+    value = result.value
+    if value is None:
+        return []
+    rows = []
+    for position, each in enumerate(value.representations[: budget.items]):
+        new = each.mime_type not in {"text/markdown", "text/html" if value.is_json else ""}
+        text = clean(each.text) if new and len(each.text) <= budget.document else ""
+        uri = resource_uri(result, document_name(value, position))
+        size_bytes = len(each.text.encode(errors="replace"))
+        rows.append(DocumentReport(mime_type=short(each.mime_type, 100), size_bytes=size_bytes, text=text, uri=uri))
+    return rows
+
+
 def error_report(error: RunError, budget: Budget) -> ErrorReport:
     """Return a bounded copy of what ended a run."""
     return ErrorReport(
@@ -274,8 +188,9 @@ def report_of(result: RunResult, budget: Budget, *, json_value: Json, figures: l
         stderr=head_and_tail(result.stderr, budget.text, resource_uri(result, "stderr")),
         output_dropped_bytes=result.output_dropped_bytes,
         return_value=json_value,
-        return_text=head_and_tail(value.text, budget.text) if value and full_text else "",
+        return_text=head_and_tail(text_of_value(value), budget.text) if value and full_text else "",
         return_type=short(value.type, limit) if value else "",
+        representations=documents_of(result, budget),
         error=error_report(result.error, budget) if result.error else None,
         exit_code=result.exit_code,
         signal=short(result.signal, limit),

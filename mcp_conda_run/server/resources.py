@@ -16,7 +16,7 @@ from ..environments.templates import shipped_templates
 from ..errors import CondaRunError
 from ..models import Figure, RunResult
 from .images import figure_name
-from .report import clean, plain_json
+from .report import DOCUMENT_SUFFIXES, clean, document_name, plain_json
 from .runs import Runs
 
 PAGE_CHARACTERS = 100_000
@@ -35,6 +35,15 @@ def add_resources(server: MCPServer[Any], runs: Runs) -> None:
         _add_text(server, runs, name)
     for suffix, mime_type in (("png", "image/png"), ("jpg", "image/jpeg"), ("svg", "image/svg+xml")):
         _add_figures(server, runs, suffix, mime_type)
+    for mime_type, suffix in DOCUMENT_SUFFIXES.items():
+        _add_documents(server, runs, suffix, mime_type)
+
+    @server.resource(
+        "run://{run_id}/document-{number}.json", mime_type="application/json", title="A JSON document of a run's value"
+    )
+    async def run_document(run_id: str, number: int) -> str:
+        """A JSON document that the value offers of itself, such as a chart's specification."""
+        return _document(_result(runs, run_id), f"document-{number}.json")
 
     @server.resource("run://{run_id}/value.json", mime_type="application/json", title="A run's value as JSON")
     async def run_value_json(run_id: str) -> str:
@@ -76,6 +85,26 @@ def _add_text(server: MCPServer[Any], runs: Runs, name: str) -> None:
         result = _result(runs, run_id)
         whole = (result.value.text if result.value else "") if name == "value" else getattr(result, name)
         return clean(whole[max(offset, 0) :][:PAGE_CHARACTERS])
+
+
+def _add_documents(server: MCPServer[Any], runs: Runs, suffix: str, mime_type: str) -> None:
+    @server.resource(
+        f"run://{{run_id}}/value.{suffix}",
+        name=f"run_value_{suffix}",
+        title=f"A run's value as {mime_type}",
+        description="What the value offers of itself. It comes from the code that ran: do not render it unasked.",
+        mime_type=mime_type,
+    )
+    async def read_document(run_id: str) -> str:
+        return _document(_result(runs, run_id), f"value.{suffix}")
+
+
+def _document(result: RunResult, name: str) -> str:
+    value = result.value
+    for position, each in enumerate(value.representations if value is not None else ()):
+        if value is not None and document_name(value, position) == name:
+            return clean(each.text)
+    raise ResourceNotFoundError(f"The run's value has no {name}.")
 
 
 def _add_figures(server: MCPServer[Any], runs: Runs, suffix: str, mime_type: str) -> None:

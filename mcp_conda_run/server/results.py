@@ -19,10 +19,6 @@ from ..models import Json, Plan, Progress, RunError, RunResult, Status
 from .images import figure_name, is_showable
 from .report import (
     Budget,
-    ErrorReport,
-    FigureReport,
-    PlanReport,
-    Report,
     clean,
     head_and_tail,
     plain_json,
@@ -33,9 +29,13 @@ from .report import (
     short,
 )
 from .runs import Run
+from .schema import ErrorReport, FigureReport, PlanReport, Report
 
 MAX_RESULT_BYTES = 690_000
 MAX_LINKS = 20
+_LINKED = frozenset({"text/html", "image/svg+xml"})
+"""What a person can look at; a client shows a model either links or structured content, so links are not for all."""
+
 _INDENTED_JSON = 2000
 """Up to this length a value is printed with indentation; above it one item a line wastes a model's tokens."""
 
@@ -136,13 +136,18 @@ def _answer(result: RunResult, budget: Budget) -> CallToolResult:
     json_value, json_text = _json_forms(result, budget)
     images, figures = _figures(result, budget)
     report = report_of(result, budget, json_value=json_value, figures=figures)
-    text = text_of(report, json_text)
+    text = text_of(report, None if _has_markdown(result) else json_text)
     content: list[ContentBlock] = [TextContent(type="text", text=text), *images, *_links(result, report)]
     return _result(content, report, is_error=result.status is Status.INSTALL_ERROR)
 
 
 def _result(content: Sequence[ContentBlock], report: Report | PlanReport, *, is_error: bool = False) -> CallToolResult:
     return CallToolResult(content=list(content), structured_content=report.model_dump(mode="json"), is_error=is_error)
+
+
+def _has_markdown(result: RunResult) -> bool:
+    """Say whether the value is better read than as JSON: as the table that it is."""
+    return result.value is not None and any(each.mime_type == "text/markdown" for each in result.value.representations)
 
 
 def _json_forms(result: RunResult, budget: Budget) -> tuple[Json, str | None]:
@@ -203,6 +208,17 @@ def _links(result: RunResult, report: Report) -> list[ResourceLink]:
         for figure in report.figures
         if not figure.shown
     ]
+    links += [
+        ResourceLink(
+            type="resource_link",
+            uri=document.uri,
+            name=document.uri.rpartition("/")[2],
+            mime_type=document.mime_type,
+            size=document.size_bytes,
+        )
+        for document in report.representations
+        if document.mime_type in _LINKED and not _is_json(result)
+    ]
     if report.output != clean(result.output):
         links.insert(
             0,
@@ -215,6 +231,10 @@ def _links(result: RunResult, report: Report) -> list[ResourceLink]:
             ),
         )
     return links[:MAX_LINKS]
+
+
+def _is_json(result: RunResult) -> bool:
+    return result.value is not None and result.value.is_json
 
 
 def _dependencies(names: Sequence[str]) -> list[str]:

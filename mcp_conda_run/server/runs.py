@@ -62,7 +62,8 @@ class Run:
         if self.result is None:
             return 0
         value = self.result.value
-        texts = (self.result.output, self.result.stdout, self.result.stderr, value.text if value else "")
+        of_value = (value.text, *(each.text for each in value.representations)) if value else ()
+        texts = (self.result.output, self.result.stdout, self.result.stderr, *of_value)
         return sum(map(len, texts)) + sum(len(figure.data) for figure in self.result.figures)
 
     def note(self, progress: Progress) -> None:

@@ -31,9 +31,9 @@ from .arguments import (
     WaitS,
 )
 from .heartbeat import tell_progress
-from .report import PlanReport, Report
 from .results import answer_of, error_result, plan_result
 from .runs import Run, Runs
+from .schema import PlanReport, Report
 from .tasks import GRACE_S, declares_tasks
 
 WAIT_S = 45.0

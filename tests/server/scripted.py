@@ -17,6 +17,7 @@ from mcp_conda_run.models import (
     PlannedPackage,
     Progress,
     ProgressCallback,
+    Representation,
     RunRequest,
     RunResult,
     Status,
@@ -28,7 +29,7 @@ from .pictures import png
 
 
 class Scripted:
-    """`echo TEXT`, `hold [FILE]`, `figures N`, `big N`, `pollute TEXT`, or `bad`, `broken`, `uninstallable`, `bug`."""
+    """Knows `echo TEXT`, `hold [FILE]`, `figures N`, `big N`, `offer TYPE`, `pollute TEXT`, and four ways to fail."""
 
     def __init__(self) -> None:
         self.requests: list[RunRequest] = []
@@ -81,6 +82,10 @@ class Scripted:
     async def _big(self, size: str, progress: ProgressCallback) -> RunResult:
         text = "x" * int(size)
         return RunResult(status=Status.SUCCESS, output=text, stdout=text)
+
+    async def _offer(self, mime_type: str, progress: ProgressCallback) -> RunResult:
+        offers = (Representation("text/html", "<i>"), Representation(mime_type, '"a document"'))
+        return RunResult(status=Status.SUCCESS, value=Value(text="x", type="x.X", representations=offers))
 
     async def _pollute(self, text: str, progress: ProgressCallback) -> RunResult:
         print("a stray print", flush=True)  # noqa: T201

@@ -42,6 +42,24 @@ async def test_a_value_is_there_as_json(settings):
     assert (content.text, content.mime_type) == ('"x"', "application/json")
 
 
+@pytest.mark.parametrize(
+    ("offered", "name", "mime_type"),
+    [
+        ("text/markdown", "value.md", "text/markdown"),
+        ("text/latex", "value.tex", "text/latex"),
+        ("image/svg+xml", "value.svg", "image/svg+xml"),
+        ("application/vnd.vegalite.v5+json", "document-2.json", "application/json"),
+    ],
+)
+async def test_what_a_value_offers_can_be_read(settings, offered, name, mime_type):
+    async with serving(settings) as served:
+        answer = await served.call(python_code=f"offer {offered}")
+        uri = answer.structured_content["representations"][1]["uri"]
+        content = (await served.client.read_resource(uri)).contents[0]
+    assert uri.endswith(f"/{name}")
+    assert (content.text, content.mime_type) == ('"a document"', mime_type)
+
+
 async def test_a_template_can_be_read(settings):
     async with serving(settings) as served:
         content = (await served.client.read_resource("template://base")).contents[0]
@@ -60,6 +78,9 @@ async def test_a_template_can_be_read(settings):
         "../../../etc/passwd",
         "result",
         "value.json",
+        "value.html",
+        "document-1.json",
+        "document-x.json",
     ],
 )
 async def test_what_a_run_does_not_have_is_refused(settings, path):

@@ -19,13 +19,13 @@ from mcp_conda_run.models import (
     Plan,
     PlannedPackage,
     Progress,
+    Representation,
     RunError,
     RunResult,
     Status,
     UnknownImport,
     Value,
 )
-from mcp_conda_run.server.report import PlanReport, Report
 from mcp_conda_run.server.results import (
     MAX_RESULT_BYTES,
     error_result,
@@ -34,6 +34,7 @@ from mcp_conda_run.server.results import (
     size_bytes,
     tool_result,
 )
+from mcp_conda_run.server.schema import PlanReport, Report
 
 from .pictures import JPEG, png
 
@@ -345,3 +346,46 @@ def test_the_text_alone_says_what_happened(changes, said):
 def test_the_exit_code_of_an_exception_is_not_worth_a_line():
     error = RunError("E", "m", traceback="E: m")
     assert "Exit code" not in text(tool_result(RunResult(status=Status.RUN_ERROR, exit_code=1, error=error)))
+
+
+# --- what a value offers beside its text ------------------------------------------------------------------------------
+
+
+def offering(*documents: tuple[str, str], **fields) -> RunResult:
+    representations = tuple(Representation(mime_type, said) for mime_type, said in documents)
+    shown = Value(text="<X>", type="x.X", representations=representations, **fields)
+    return replace(OK, value=shown, run_id="a")
+
+
+def test_a_table_is_read_as_markdown_and_its_data_stay_json():
+    frame = {"columns": ["a"], "index": [0], "data": [[1]]}
+    answer = tool_result(offering(("text/markdown", "| a |"), json=frame, is_json=True))
+    assert "<return_value>\n| a |\n</return_value>" in text(answer)
+    assert structured(answer)["return_value"] == frame
+    assert structured(answer)["return_text"] == "| a |"
+
+
+def test_a_short_document_is_in_the_structured_content():
+    (row,) = structured(tool_result(offering(("text/latex", "$x$"))))["representations"]
+    assert row == {"mime_type": "text/latex", "size_bytes": 3, "text": "$x$", "uri": "run://a/value.tex"}
+
+
+def test_a_long_document_is_named_only():
+    (row,) = structured(tool_result(offering(("text/html", "<b>" * 5000))))["representations"]
+    assert (row["text"], row["size_bytes"], row["uri"]) == ("", 15_000, "run://a/value.html")
+
+
+def test_the_html_of_a_value_that_is_json_costs_a_model_nothing():
+    answer = tool_result(offering(("text/html", "<table/>"), json=[], is_json=True))
+    assert structured(answer)["representations"][0]["text"] == ""
+    assert links(answer) == []
+
+
+def test_what_a_person_can_look_at_is_linked():
+    answer = tool_result(offering(("text/html", "<b>"), ("image/svg+xml", "<svg/>"), ("application/x+json", "{}")))
+    assert [str(link.uri) for link in links(answer)] == ["run://a/value.html", "run://a/value.svg"]
+
+
+def test_many_large_documents_stay_within_the_bound():
+    documents = [(f"application/x{i}+json", "\x00" * 4000) for i in range(100)]
+    assert size_bytes(tool_result(offering(*documents))) <= MAX_RESULT_BYTES
