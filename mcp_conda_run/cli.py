@@ -63,12 +63,22 @@ HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")
 PortOption = Annotated[int, typer.Option("--port", help="Port to listen on.")]
 
 
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting, as NAME=VALUE; repeatable. The README lists them.")
+]
+_everywhere: dict[str, object] = {}
+"""What `--set` said, which all commands share; a process runs one command."""
+
+
 @app.callback(invoke_without_command=True)
 def root(
+    *,
+    set_: SetOption = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
     log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "warning",
 ) -> None:
     """Set up what all commands share."""
+    _everywhere.update(_assignments(set_))
     if version:
         typer.echo(__version__)
         raise typer.Exit
@@ -267,7 +277,8 @@ def clean(
 def _settings(**command_line: object) -> Settings:
     from .settings import load_settings
 
-    return load_settings(**command_line)
+    given = {name: value for name, value in command_line.items() if value is not None}
+    return load_settings(**{**_everywhere, **given})
 
 
 def _serve_http(settings: Settings, host: str, port: int) -> NoReturn:
@@ -300,6 +311,15 @@ def _mounts(options: list[str] | None) -> dict[str, object]:
     targets = [option for option in options or () if ":" not in option]
     further = tuple(option for option in options or () if ":" in option)
     return {"mount": targets[-1] if targets else None, "mounts": further or None}
+
+
+def _assignments(options: list[str] | None) -> dict[str, str]:
+    """Return the settings that the values of `--set` name."""
+    pairs = [option.partition("=") for option in options or ()]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise SettingsError(f"{name!r} is no setting with a value.", hint="Write --set NAME=VALUE.")
+    return {name.replace("-", "_"): value for name, _, value in pairs}
 
 
 def _limits(options: list[str] | None) -> dict[str, float]:

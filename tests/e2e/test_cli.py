@@ -196,3 +196,14 @@ def test_a_further_directory_can_be_mounted_read_only(command: Command, tmp_path
     assert done.stdout == "seven\n"
     assert "Error" in done.stderr
     assert not (tmp_path / "data/out.txt").exists()
+
+
+def test_any_setting_can_be_given_on_the_command_line(command: Command):
+    done = command("--set", "max-code-kb=1", "run", "-c", "#" * 2000 + "\n1")
+    assert done.returncode == 2
+    assert "at most 1024" in done.stderr
+
+
+def test_a_setting_that_does_not_exist_is_named(command: Command):
+    done = command("--set", "nonsense=1", "run", "-c", "1")
+    assert (done.returncode, "nonsense" in done.stderr) == (2, True)
