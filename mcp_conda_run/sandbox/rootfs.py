@@ -23,6 +23,7 @@ ETC = (
     *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives"),
     *("nsswitch.conf", "protocols", "services", "mime.types"),
     *("localtime", "timezone", "fonts"),
+    *("os-release", "lsb-release", "debian_version", "redhat-release", "host.conf"),
     *("ssl/certs", "ssl/openssl.cnf", "ssl/cert.pem", "pki/tls/certs", "pki/ca-trust/extracted", "ca-certificates"),
 )
 """What comes along of /etc; no directory among them that may hold private keys."""
@@ -135,6 +136,12 @@ STAGE_PLACES = (
 """Parts of the stage: name, mode, and where the run sees it."""
 
 
+def stage_options(disk_bytes: int) -> str:
+    """Return the mount options of a tmpfs that takes all that a run writes."""
+    inodes = max(LEAST_INODES, disk_bytes // (1 << 20) * INODES_PER_MEBIBYTE)
+    return f"mode=0755,size={disk_bytes},nr_inodes={inodes}"
+
+
 def mount_stage(walls: Walls, owner: Owner) -> None:
     """Make the one place that takes all that the run writes, and show its parts in the new root.
 
@@ -143,9 +150,9 @@ def mount_stage(walls: Walls, owner: Owner) -> None:
     if walls.upper:
         syscalls.bind(walls.upper, walls.stage, LOCKED)
     else:
-        inodes = max(LEAST_INODES, walls.disk_bytes // (1 << 20) * INODES_PER_MEBIBYTE)
-        options = f"mode=0755,size={walls.disk_bytes},nr_inodes={inodes}"
-        syscalls.mount("tmpfs", walls.stage, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
+        syscalls.mount(
+            "tmpfs", walls.stage, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, stage_options(walls.disk_bytes)
+        )
     for name, mode, place in STAGE_PLACES:
         _own_directory(f"{walls.stage}/{name}", mode, owner)
         syscalls.mount(f"{walls.stage}/{name}", walls.root + place, flags=syscalls.MS_BIND)

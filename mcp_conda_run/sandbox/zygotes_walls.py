@@ -10,6 +10,7 @@ of all that is made here.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import socket
@@ -28,6 +29,11 @@ from .zygotes_order import HIDDEN, ZygotePlan
 PLAIN = syscalls.MS_NOSUID | syscalls.MS_NODEV
 SCRATCH_PLACES = ("/tmp", HOME)  # noqa: S108 - the zygote's own
 SCRATCH_OPTIONS = "mode=0755,size=64m"
+NEEDED_CAPABILITIES = (
+    syscalls.CAP_SYS_ADMIN,  # namespaces and mounts
+    syscalls.CAP_NET_ADMIN,  # the loopback interface
+    *(syscalls.CAP_CHOWN, syscalls.CAP_DAC_OVERRIDE, syscalls.CAP_FOWNER, syscalls.CAP_FSETID),  # what an overlay does
+)
 NEEDED_CALLS = ("unshare", "setns", "mount", "umount2", "mount_setattr")
 """System calls that runs may not make and their zygote must."""
 
@@ -45,6 +51,8 @@ def start_zygote(plan: ZygotePlan, output: int) -> tuple[int, socket.socket, boo
     Raises:
         OSError: this process is root and the kernel cannot give the zygote another identity.
     """
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        codecs.lookup(encoding)  # loads it: as somebody else this process may not be able to
     owner = Identities().learn(plan.walls)
     if os.geteuid() == 0 and owner.identity is None:
         raise PermissionError(1, "the zygote would be root", "identity")
@@ -70,13 +78,19 @@ def _be_above(plan: ZygotePlan, owner: Owner, descriptors: Descriptors, channel:
         order = Order(argv=plan.argv, environ=plan.environ, cwd="/", rlimits={"CORE": (0, 0)}, bounds=Bounds())
         zygote = fork_main(order, descriptors, _enter)
     except OSError as error:
-        reason = f"{error.strerror} ({error.filename or 'a new process'})"
-        with suppress(OSError):
-            channel.send(json.dumps({"failed": reason}).encode("ascii"))
+        _say_why(channel, f"{error.strerror} ({error.filename or 'a new process'})")
+        os._exit(1)
+    except BaseException as error:  # noqa: BLE001 - this process must never go on as its parent
+        _say_why(channel, f"{type(error).__name__}: {error}")
         os._exit(1)
     os.closerange(0, channel.fileno() + 64)
     os.waitpid(zygote, 0)
     os._exit(0)
+
+
+def _say_why(channel: socket.socket, reason: str) -> None:
+    with suppress(OSError):
+        channel.send(json.dumps({"failed": reason}).encode("ascii"))
 
 
 def _copies(walls: Walls, owner: Owner) -> dict[str, int]:
@@ -138,5 +152,6 @@ def _enter() -> None:
     syscalls.mount("proc", f"{PLACE}/proc", "proc", PROC_FLAGS)
     enter(PLACE)
     socket.sethostname("sandbox")
+    syscalls.keep_capabilities(NEEDED_CAPABILITIES)
     syscalls.set_no_new_privileges()
     syscalls.install_seccomp(seccomp.filter_program(allowed=NEEDED_CALLS))
