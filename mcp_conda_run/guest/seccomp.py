@@ -81,6 +81,30 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "vhangup": (153, 58),
 }
 
+METADATA: dict[str, tuple[int | None, int | None]] = {
+    "chmod": (90, None),
+    "chown": (92, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "fchown": (93, 55),
+    "fchownat": (260, 54),
+    "fremovexattr": (199, 16),
+    "fsetxattr": (190, 7),
+    "futimesat": (261, None),
+    "lchown": (94, None),
+    "lremovexattr": (198, 15),
+    "lsetxattr": (189, 6),
+    "removexattr": (197, 14),
+    "removexattrat": (466, 466),
+    "setxattr": (188, 5),
+    "setxattrat": (463, 463),
+    "utime": (132, None),
+    "utimensat": (280, 88),
+    "utimes": (235, None),
+}
+"""What changes files without opening them, which Landlock does not hold."""
+
 FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_NETLINK", 16))
 """Address families that a run may use. A network namespace confines none of AF_VSOCK, which reaches the hypervisor."""
 
@@ -89,7 +113,8 @@ _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # put characters into a terminal's input
 _X32_BIT = 0x4000_0000
 
 # struct seccomp_data
-_NUMBER, _ARCH, _FIRST, _SECOND = 0, 4, 16, 24
+_NUMBER, _ARCH, _FIRST, _SECOND, _THIRD = 0, 4, 16, 24, 32
+_TYPE_MASK = 0xF  # the other bits of a socket's type are flags
 
 # SECCOMP_RET_
 _ALLOW = 0x7FFF_0000
@@ -125,8 +150,10 @@ def _refuse(number: int) -> _Instruction:
 
 def filter_program(
     machine: str = "",
+    *,
     families: Iterable[int] = FAMILIES,
-    pretend: Iterable[int] = (),
+    only_tcp: bool = False,
+    freeze_metadata: bool = False,
     allowed: Collection[str] = (),
 ) -> bytes:
     """Return the filter for a machine type, as the array of `struct sock_filter` that the kernel takes.
@@ -134,7 +161,10 @@ def filter_program(
     Args:
         machine: as `platform.machine()` calls it; this one if empty.
         families: address families for which `socket()` works.
-        pretend: numbers of calls that do nothing and say that they succeeded.
+        only_tcp: whether `socket()` works for TCP alone (and not for MPTCP and SCTP, which Landlock does not know).
+        freeze_metadata: whether calls that change owners, modes, times and attributes of files do nothing but say
+        that
+            they succeeded: programs do not expect them to fail on their own files.
         allowed: names of calls that are not denied after all.
 
     Raises:
@@ -152,23 +182,38 @@ def filter_program(
     program += [_refuse(errno.EPERM), _answer(_ALLOW)]
     program += [_if_equal(ioctl, 0, 5), _load(_SECOND), _if_equal(_TIOCSTI, 1, 0), _if_equal(_TIOCLINUX, 0, 1)]
     program += [_refuse(errno.EPERM), _answer(_ALLOW)]
-    program += _socket_rule(socket_call, list(families))
-    for number in pretend:
-        program += [_if_equal(number, 0, 1), _refuse(0)]
-    denied = [numbers[column] for name, numbers in DENIED.items() if name not in allowed]
-    for number in sorted(number for number in denied if number is not None):
-        program += [_if_equal(number, 0, 1), _refuse(errno.EPERM)]
+    program += _socket_rule(socket_call, list(families), only_tcp=only_tcp)
+    if freeze_metadata:
+        program += _each(METADATA, column, _refuse(0))
+    denied = {name: numbers for name, numbers in DENIED.items() if name not in allowed}
+    program += _each(denied, column, _refuse(errno.EPERM))
     program += [_answer(_ALLOW)]
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
 
 
-def _socket_rule(socket_call: int, families: list[int]) -> list[_Instruction]:
+def _each(table: dict[str, tuple[int | None, int | None]], column: int, answer: _Instruction) -> list[_Instruction]:
+    numbers = sorted(row[column] or 0 for row in table.values() if row[column] is not None)
+    return [instruction for number in numbers for instruction in (_if_equal(number, 0, 1), answer)]
+
+
+def _socket_rule(socket_call: int, families: list[int], *, only_tcp: bool) -> list[_Instruction]:
+    """Let `socket()` through for these families; the first test jumps over all of the rule for other calls."""
+    refuse, allow = _refuse(errno.EAFNOSUPPORT), _answer(_ALLOW)
+    tail = [refuse, allow]
+    if only_tcp:
+        tail = [
+            refuse,
+            _load(_SECOND),
+            (0x54, 0, 0, _TYPE_MASK),  # and
+            _if_equal(socket.SOCK_STREAM, 1, 0),
+            refuse,
+            _load(_THIRD),
+            _if_equal(0, 2, 0),
+            _if_equal(socket.IPPROTO_TCP, 1, 0),
+            refuse,
+            allow,
+        ]
     count = len(families)
     tests = [_if_equal(family, count - at, 0) for at, family in enumerate(families)]
-    return [
-        _if_equal(socket_call, 0, count + 3),
-        _load(_FIRST),
-        *tests,
-        _refuse(errno.EAFNOSUPPORT),
-        _answer(_ALLOW),
-    ]
+    rule = [_load(_FIRST), *tests, *tail]
+    return [_if_equal(socket_call, 0, len(rule)), *rule]

@@ -34,6 +34,10 @@ def make_tier(settings: Settings) -> tuple[Tier, str]:
             hint="See `mcp-conda-run doctor` for what would allow it, or use --isolation auto to run with less.",
             code="isolation-unavailable",
         )
+    if found.best == "C":
+        from .landlocked import LandlockTier  # noqa: PLC0415 - Linux only
+
+        return LandlockTier(cache_dir), _why(found)
     return PlainTier(cache_dir), _why(found)
 
 

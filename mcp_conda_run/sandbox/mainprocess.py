@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from .order import CONTROL_FD, Descriptors, Order
+from .order import CONTROL_FD, Descriptors, Fence, Order
 
 if sys.platform == "linux":
     from ..guest import syscalls
+    from .fencing import lock_in
 
 _FAILURE_FD = CONTROL_FD + 1
 _OUT_OF_THE_WAY = 16
@@ -49,12 +50,15 @@ def start_plain(order: Order, descriptors: Descriptors) -> Main:
     Raises:
         OSError: it could not be executed.
     """
-    return Main(fork_main(order, descriptors, _die_with_keeper))
+    return Main(fork_main(order, descriptors, lambda: _prepare(order.fence)))
 
 
-def _die_with_keeper() -> None:
-    if sys.platform == "linux":
-        syscalls.die_with_parent()
+def _prepare(fence: Fence | None) -> None:
+    if sys.platform != "linux":
+        return
+    syscalls.die_with_parent()
+    if fence is not None:
+        lock_in(fence)
 
 
 def fork_main(order: Order, descriptors: Descriptors, prepare: Callable[[], None]) -> int:

@@ -95,6 +95,23 @@ class Walls:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Fence:
+    """The confinement of tier C around a process.
+
+    Attributes:
+        read_only, writable, devices: paths of the host that it may use.
+        ports: TCP ports that it may connect to.
+        network: whether it may make internet sockets at all.
+    """
+
+    read_only: Sequence[str]
+    writable: Sequence[str]
+    devices: Sequence[str]
+    ports: Sequence[int] = ()
+    network: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """One process to start.
 
@@ -104,7 +121,8 @@ class Order:
         cwd: its working directory.
         rlimits: for each `RLIMIT_` name without the prefix, the soft and the hard bound.
         bounds: what the keeper watches over.
-        walls: the namespaces around it; None for an ordinary process.
+        walls: the namespaces around it, or None.
+        fence: what it is locked into without namespaces, or None.
     """
 
     argv: Sequence[str]
@@ -113,6 +131,7 @@ class Order:
     rlimits: Mapping[str, tuple[int, int]]
     bounds: Bounds
     walls: Walls | None = None
+    fence: Fence | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -160,6 +179,8 @@ def receive_order(channel: socket.socket) -> tuple[Order, Descriptors] | None:
     if fields["walls"] is not None:
         binds = [Bind(**bind) for bind in fields["walls"].pop("binds")]
         fields["walls"] = Walls(binds=binds, **fields["walls"])
+    if fields["fence"] is not None:
+        fields["fence"] = Fence(**fields["fence"])
     return Order(**fields), Descriptors(*descriptors)
 
 

@@ -16,13 +16,14 @@ import platform
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from .. import __version__
 from ..environments.trash import delete_tree
 from ..errors import CondaRunError
-from .order import Bounds, Order, Walls
+from .order import Bounds, Fence, Order, Walls
 from .spawner_client import PACKAGE, Channels, Spawner
 
 ANSWER_TIMEOUT_S = 20
@@ -45,7 +46,7 @@ class Probe:
     """What this machine allows.
 
     Attributes:
-        works: for each tier, whether runs can be confined by it.
+        works: for each tier that was tried, whether runs can be confined by it.
         reasons: for each tier that does not work, why.
     """
 
@@ -82,34 +83,64 @@ def _key() -> str:
 
 
 def probe_now(directory: Path) -> Probe:
-    """Try every tier, the strongest first; `directory` is on the file system of the environments."""
+    """Try tiers until one works, the strongest first; `directory` is on the file system of the environments."""
     works: dict[str, bool] = {}
     reasons: dict[str, str] = {}
     if sys.platform != "linux":
         return Probe({}, {"A": "namespaces are Linux's"})
     with contextlib.closing(Spawner()) as spawner:
         for tier, upper_on_disk in (("A", False), ("A'", True)):
-            reasons[tier] = _try_namespaces(spawner, directory, upper_on_disk=upper_on_disk)
+            reasons[tier] = _try(spawner, directory, partial(_namespace_order, upper_on_disk=upper_on_disk))
             works[tier] = not reasons[tier]
+            if works[tier]:
+                break
+        else:
+            reasons["C"] = _try_landlock(spawner, directory)
+            works["C"] = not reasons["C"]
     return Probe(works, {tier: reason for tier, reason in reasons.items() if reason})
 
 
-def _try_namespaces(spawner: Spawner, directory: Path, *, upper_on_disk: bool) -> str:
-    """Return why a run in namespaces fails here, or nothing if it does not."""
+def _try(spawner: Spawner, directory: Path, make_order: Callable[[Path], Order]) -> str:
+    """Return why a run of this kind fails here, or nothing if it does not."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         place = Path(os.path.realpath(tempfile.mkdtemp(prefix=".probe-", dir=directory)))
     except OSError as error:
         return str(error)
     try:
-        order = _namespace_order(place, upper_on_disk=upper_on_disk)
-        reason = _run(spawner, order)
+        reason = _run(spawner, make_order(place))
         if not reason and not (place / "prefix" / "file").is_file():
             return "the environment was changed by the run"
         return reason
     finally:
         with contextlib.suppress(OSError):
             delete_tree(place)
+
+
+def _try_landlock(spawner: Spawner, directory: Path) -> str:
+    from ..guest import landlock  # noqa: PLC0415 - Linux only
+    from .landlocked import NEEDED  # noqa: PLC0415
+
+    if landlock.version() < NEEDED:
+        return f"Landlock has version {landlock.version()} here, {NEEDED} is needed (Linux 6.2)"
+    return _try(spawner, directory, _landlock_order)
+
+
+def _landlock_order(place: Path) -> Order:
+    from .landlocked import READABLE  # noqa: PLC0415 - Linux only
+
+    for name in ("prefix", "inside"):
+        (place / name).mkdir()
+    (place / "prefix" / "file").write_text("secret", encoding="ascii")
+    script = "echo new > inside/file && cat inside/file >/dev/null && ! cat prefix/file && ! echo new > prefix/file"
+    return Order(
+        argv=["/bin/sh", "-c", script],
+        environ={"PATH": "/usr/bin:/bin"},
+        cwd=str(place),
+        rlimits={},
+        bounds=Bounds(),
+        fence=Fence(read_only=READABLE, writable=[str(place / "inside")], devices=["/dev/null"]),
+    )
 
 
 def _namespace_order(place: Path, *, upper_on_disk: bool) -> Order:
@@ -164,7 +195,11 @@ def _outcome(lifeline: socket.socket) -> str:
                 if "failed" in report:
                     return str(report["failed"])
                 if "status" in report:
-                    return "" if report["status"] == 0 else "writing to the ephemeral prefix fails"
+                    return (
+                        ""
+                        if report["status"] == 0
+                        else "the run could not write what it should, or could read what it should not"
+                    )
     except (OSError, ValueError) as error:
         return str(error)
     return "the process that starts runs died"

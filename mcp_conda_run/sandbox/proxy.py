@@ -33,9 +33,9 @@ CHUNK_BYTES = 64 * 1024
 _HOP_BY_HOP = frozenset({b"proxy-connection", b"proxy-authorization", b"connection", b"keep-alive", b"te", b"upgrade"})
 
 
-def proxy_variables() -> dict[str, str]:
+def proxy_variables(port: int = PORT) -> dict[str, str]:
     """Return the environment variables by which programs in a run find the proxy."""
-    url = f"http://127.0.0.1:{PORT}"
+    url = f"http://127.0.0.1:{port}"
     own = "localhost,127.0.0.1,::1"
     names = {"http_proxy": url, "https_proxy": url, "all_proxy": url, "no_proxy": own}
     return names | {name.upper(): value for name, value in names.items()}

@@ -100,6 +100,16 @@ def make_a_device():
     return "got"
 
 
+@attempt
+def damage_the_environment():
+    """Lift the write protection of a file that a clone shares with its environment, and write to it."""
+    place = os.__file__
+    os.chmod(place, 0o666)
+    with open(place, "a") as file:
+        file.write("# damaged")
+    return "got"
+
+
 # --- network ---
 
 

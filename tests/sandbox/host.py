@@ -20,6 +20,7 @@ from typing import Any
 
 from mcp_conda_run.errors import CondaRunError
 from mcp_conda_run.models import Environment, Limits, Mount
+from mcp_conda_run.sandbox.landlocked import LandlockTier
 from mcp_conda_run.sandbox.namespaces import NamespaceTier
 from mcp_conda_run.sandbox.order import Order
 from mcp_conda_run.sandbox.plain import PlainTier
@@ -71,6 +72,8 @@ def make(tier: str, cache: Path, missing: dict[str, Any]) -> Tier:
     """Return the tier of this name; `missing` are fields of `Walls` that take a wall away."""
     if missing:
         return WithoutAWall(cache, missing)
+    if tier == "C":
+        return LandlockTier(cache)
     return PlainTier(cache) if tier == "none" else NamespaceTier(cache, upper_on_disk=tier == "A'")
 
 

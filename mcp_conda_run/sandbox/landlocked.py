@@ -1,0 +1,103 @@
+"""Tier C: Landlock, seccomp and limits around a run in a clone of its environment, where there are no namespaces.
+
+That is the case in most containers. Server side; the process locks itself in by `fencing.py`. Mounts are not real
+here: the run sees the host's own paths of them, and the guest maps constant strings.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from ..errors import HostError
+from ..guest import landlock
+from ..models import Isolation
+from .cloned import CloneTier, watched_limits
+from .order import Fence
+from .policy import NetworkPolicy
+from .proxy import proxy_variables, serving
+from .rootfs import DEVICES, ETC, SYSTEM
+from .tier import Launch
+
+READABLE = (
+    *(f"/usr/{name}" for name in SYSTEM),
+    *(f"/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32")),
+    *(f"/etc/{name}" for name in (*ETC, "passwd", "group", "hosts")),
+    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/loadavg", "/sys/devices/system/cpu"),
+)
+NEEDED = landlock.TRUNCATION
+"""Before this version of Landlock (Linux 6.2), a run could empty files that it may not write to."""
+
+NOTES = (
+    "no namespaces: the run sees the host's own paths of its mounts, and can find out which files and processes exist,"
+    " without reading them",
+    "changes of modes, owners and times of files do nothing; unix sockets, datagrams and /dev/shm are not available",
+    "the run's user id is the server's",
+)
+NO_SCOPES = "this kernel (Landlock before version 6) lets the run send signals to other processes of the server's user"
+
+
+class LandlockTier(CloneTier):
+    """Runs locked in by Landlock and seccomp."""
+
+    name = "C"
+
+    def check(self, launch: Launch) -> None:
+        """Refuse what Landlock cannot hold.
+
+        Raises:
+            HostError: a mount is above the cache, or a network is asked for that this kernel cannot confine.
+        """
+        for mount in launch.mounts:
+            if self.cache.is_relative_to(os.path.realpath(mount.source)):
+                raise HostError(
+                    f"{mount.source} cannot be mounted: the environments of all runs are below it.",
+                    hint="Choose another directory, or move the cache with MCP_CONDA_RUN_CACHE_DIR.",
+                    code="mount-refused",
+                )
+        if not NetworkPolicy.parse(launch.network).nothing and landlock.version() < landlock.PORTS:
+            raise HostError(
+                "This machine can only confine runs without network (its Landlock is older than version 4).",
+                hint="Use --network none, or --isolation none.",
+                code="network-not-enforceable",
+            )
+
+    async def open_network(self, launch: Launch, stack: AsyncExitStack) -> tuple[int, ...]:
+        """Let a proxy listen on the host's loopback, at the one port that the run may connect to."""
+        policy = NetworkPolicy.parse(launch.network)
+        if policy.nothing:
+            return ()
+        listener = socket.create_server(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        await stack.enter_async_context(serving(listener, policy))
+        return (port,)
+
+    def network_variables(self, ports: tuple[int, ...]) -> Mapping[str, str]:
+        """Return the variables that lead to the proxy."""
+        return proxy_variables(*ports) if ports else {}
+
+    def fence(self, launch: Launch, prefix: Path, scratch: Path, ports: tuple[int, ...]) -> Fence:
+        """Allow the run its own directories, its mounts, and the system's libraries; of the host nothing else."""
+        read_only = [str(mount.source) for mount in launch.mounts if mount.read_only]
+        writable = [str(mount.source) for mount in launch.mounts if not mount.read_only]
+        return Fence(
+            read_only=[*READABLE, os.path.realpath(launch.guest), *read_only],
+            writable=[str(prefix), str(scratch), *writable],
+            devices=[f"/dev/{name}" for name in DEVICES],
+            ports=ports,
+            network=bool(ports),
+        )
+
+    def isolation(self, launch: Launch) -> Isolation:
+        """Say what holds the run, and what does not."""
+        scoped = landlock.version() >= landlock.SCOPES
+        return Isolation(
+            tier=self.name,
+            network=launch.network,
+            via="" if NetworkPolicy.parse(launch.network).nothing else "proxy",
+            limits=watched_limits(launch.limits),
+            notes=NOTES if scoped else (*NOTES, NO_SCOPES),
+        )
