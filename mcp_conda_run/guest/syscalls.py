@@ -132,8 +132,7 @@ def drop_capabilities() -> None:
 
 
 def keep_capabilities(kept: Collection[int]) -> None:
-    """Give up all capabilities but these, which stay over an exec of an ordinary program (capabilities(7),
-    "ambient").
+    """Give up all capabilities but these, which stay over an exec of an ordinary program (capabilities(7)).
 
     Args:
         kept: numbers below 32, of capabilities that this process has.
