@@ -118,12 +118,12 @@ class Resolver:
             if entry:
                 yield from by_table(*entry)
                 return
-        if canonicalize_name(root) in self.tables.same:
-            reason = f"{root} is known to be brought by the package of its name"
-            names = spellings(root)
-            yield Proposal(names, "override", reason, 1, evidence=False, pypi=canonicalize_name(root))
         yield by_identity(root)
         yield from by_affix(root)
+        if canonicalize_name(root) in self.tables.same:
+            reason = f"{root} is known to be brought by the package of its name"
+            names, project = spellings(root), canonicalize_name(root)
+            yield Proposal(names, "override", reason, 1, evidence=False, pypi=project)
         if "." in module and not namespace:
             for parts in prefixes(module, 2):
                 name = ".".join(parts)
