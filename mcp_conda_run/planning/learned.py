@@ -54,8 +54,7 @@ class Learned:
             module = package.import_name
             if not module or package.manager != "conda":
                 continue
-            found = environment.offers(module) or environment.offers(module.partition(".")[0])
-            if not found:
+            if not environment.offers(module):
                 failed.append(package)
                 bad = self._bad.setdefault(module, [])
                 changed |= package.name not in bad

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ..errors import RequestError
 from ..models import Environment, FoundImport, ImportContext, Plan, PlannedPackage, RunError
@@ -21,6 +21,7 @@ from .failures import read_failure
 from .hints import find_hints
 from .imports import Found, collector_paused, imports_of, parse
 from .inline import Declared, read_metadata
+from .learned import Learned
 from .magics import take_out_magics
 from .offers import Offers, has_package, is_local
 from .policy import Answer, Policy
@@ -31,7 +32,7 @@ from .tables import load_tables
 
 if TYPE_CHECKING:
     from ..conda.channels import ChannelIndex
-    from .learned import Learned
+    from ..settings import Settings
 
 MAX_IMPORTS = 1000
 NEVER = {ImportContext.TYPE_CHECKING, ImportContext.OTHER_PLATFORM}
@@ -88,6 +89,14 @@ class Planner:
         self._online = online if policy.online else None
         self._machine = machine or Machine(gpu=Path("/proc/driver/nvidia/version").exists())
         self._offers = Offers()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Make the planner of a machine: its policy, and what it learned and fetched, kept in the cache directory."""
+        cache = settings.cache_dir / "planning"
+        return cls(
+            Policy.from_settings(settings), Learned(cache / "learned.json"), online=OnlineMap(cache / "import-maps")
+        )
 
     def needs(
         self,

@@ -148,7 +148,7 @@ async def test_the_next_plan_has_the_old_needs_and_the_new_ones(planner: Planner
     assert more is not None
     plan = await planner.plan(more, make_index("rdkit", "tabulate"))
     assert [(package.name, package.decision) for package in plan.packages] == [
-        ("rdkit", "override"),
+        ("rdkit", "identity"),
         ("tabulate", "runtime"),
     ]
     assert planner.after_failure(more, error, environment=ENVIRONMENT) is None

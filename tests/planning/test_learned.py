@@ -8,6 +8,7 @@ from mcp_conda_run.models import PlannedPackage
 from mcp_conda_run.planning.learned import Learned
 from mcp_conda_run.planning.planner import Planner
 from mcp_conda_run.planning.policy import Policy
+from mcp_conda_run.settings import load_settings
 
 from .conftest import MakeIndex, make_environment
 
@@ -41,6 +42,23 @@ async def test_what_was_learned_never_beats_a_table_or_the_imports_own_package(t
     needs = planner.needs("import yaml, rich", environment=make_environment("numpy"))
     plan = await planner.plan(needs, make_index("evil", "pyyaml", "rich"))
     assert [package.name for package in plan.packages] == ["pyyaml", "rich"]
+
+
+async def test_the_planner_of_the_settings_keeps_what_it_learned(tmp_path: Path, make_index: MakeIndex):
+    settings = load_settings(cache_dir=tmp_path)
+    environment = make_environment("numpy")
+    planner = Planner.from_settings(settings)
+    plan = await planner.plan(planner.needs("import frob", environment=environment), make_index("frob"))
+    assert [package.name for package in planner.confirm(plan, environment)] == ["frob"]
+    again = Planner.from_settings(settings)
+    assert not (await again.plan(again.needs("import frob", environment=environment), make_index("frob"))).packages
+
+
+def test_a_part_of_a_shared_root_is_looked_for_itself(tmp_path: Path):
+    learned = Learned(tmp_path / "learned.json")
+    package = planned("google.cloud.vision", "google-cloud-vision")
+    assert learned.confirm([package], make_environment("google.cloud.storage")) == (package,)
+    assert learned.confirm([package], make_environment("google.cloud.vision")) == ()
 
 
 def test_a_damaged_file_holds_nothing(tmp_path: Path):
