@@ -1,7 +1,7 @@
 """A warmed-up interpreter that forks one process a run, so that no run waits for imports.
 
-Started behind walls by `sandbox/zygotes_walls.py` as `python .../zygote.py FD`, under the environment's Python: there is
-nothing of the host around it and no network. It imports the packages it is told to, then forks on order. It never runs
+Started behind walls by `sandbox/zygotes_walls.py` as `python .../zygote.py FD`, under the environment's Python: there
+is nothing of the host around it and no network. It imports the packages it is told to, then forks on order. It never runs
 code of a user and never sees any: a run's code arrives on a socket of the run's own, which only the fork reads.
 
 The channel is a sequenced-packet socket to its keeper; every message is JSON. First comes the configuration, answered
@@ -32,7 +32,7 @@ execute = ModuleType("mcp_conda_run_execute")
 execute.__file__ = _PATH
 _CODE = SourceFileLoader(execute.__name__, _PATH).get_code(execute.__name__)
 assert _CODE is not None  # noqa: S101 - for mypy: a source file has code
-exec(_CODE, execute.__dict__)  # noqa: S102 - our own module, which must not be seen in sys.modules
+exec(_CODE, execute.__dict__)  # our own module, which must not be seen in sys.modules
 
 syscalls, child, fresh, preload = map(execute.sibling, ("syscalls", "zygote_child", "zygote_fresh", "zygote_preload"))
 child.syscalls = syscalls

@@ -2,8 +2,8 @@
 
 Called by `zygote.py` in the forked process, which is pid 1 of a new pid namespace. It makes the run's mounts and
 network, forks the main process as pid 2, and stays as its reaper: when it ends, the kernel kills all that is left in
-the namespace. The main process gives everything away before it asks for code. The order of the steps and their reasons are
-those of `sandbox/confinement.py`; what differs is that the zygote's root serves as the run's, so that nothing has to be
+the namespace. The main process gives everything away before it asks for code. The order of the steps and their reasons
+are those of `sandbox/confinement.py`; what differs is that the zygote's root serves as the run's, so that nothing has to be
 entered: the sources of the mounts lie in a hidden directory, which is taken off.
 
 Messages to the keeper: `started` with descriptors of the stage and, if asked for, of the listening socket for the

@@ -163,10 +163,9 @@ class Zygote:
         self.close()
 
     def close(self) -> None:
-        """Take no more orders; processes that have no code yet end, runs that are under way go on. Safe to call
-        again.
+        """Take no more orders; safe to call again.
 
-        With the last of them, the zygote ends.
+        Processes that have no code yet end, runs that are under way go on; with the last of them, the zygote ends.
         """
         if not self.ended.done():
             self.ended.set_result("it was closed" if self._ready.done() else "it was not ready in time")

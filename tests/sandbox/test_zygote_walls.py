@@ -123,7 +123,7 @@ def test_the_next_run_sees_nothing_of_the_last(server: Server, how: str):
     assert server.run(how, code + "print(found)")["out"] == "(False, False)\n"
 
 
-# --- the zygote itself -------------------------------------------------------------------------------------------------
+# --- the zygote itself ------------------------------------------------------------------------------------------------
 
 NOSY = """
 import json, os, socket
