@@ -15,10 +15,7 @@ from .environments.provision import Provided, Provisioner
 from .environments.store import Store
 from .models import Mount, Plan, PlannedPackage, ProgressCallback, RunRequest, UnknownImport
 from .phases import Phases
-from .planning.learned import Learned
 from .planning.planner import Needs, Planner
-from .planning.policy import Policy
-from .planning.sources import OnlineMap
 from .sandbox.conversation import Conversation
 from .settings import Settings
 from .source import Source
@@ -59,9 +56,7 @@ class Preparation:
         self._store = store
         self._engine = engine
         self._provisioner = provisioner
-        self._policy = Policy.from_settings(settings)
-        online = OnlineMap(store.index) if settings.online_maps and not settings.offline else None
-        self._planner = Planner(self._policy, Learned(store.root / "learned.json"), online=online)
+        self._planner = Planner.from_settings(settings)
         self._indexes: dict[tuple[str, ...], ChannelIndex] = {}
 
     async def prepare(
@@ -128,7 +123,7 @@ class Preparation:
         """Return the packages for what is needed, without those that the user does not agree to."""
         if needs.nothing:
             return Plan()
-        wanted = (*base.template.channels, *needs.channels, *self._policy.extra_channels())
+        wanted = (*base.template.channels, *needs.channels, *self._planner.policy.extra_channels())
         can_ask = ask is not None
         plan = await self._planner.plan(needs, self._index(tuple(dict.fromkeys(wanted))), can_ask=can_ask)
         doubtful = self._planner.to_ask(plan, can_ask=can_ask)

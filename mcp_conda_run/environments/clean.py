@@ -53,6 +53,5 @@ def _delete_everything(store: Store) -> None:
             hint="Stop the servers that use this cache first.",
             code="cache-in-use",
         )
-    parts = (store.packages, store.repodata, store.index, store.pypi, store.locks, store.solutions)
-    for directory in (*parts, store.envs, store.guest, store.runs, store.scratch, store.sandbox):
+    for directory in store.parts:
         store.trash.discard(directory)

@@ -9,6 +9,7 @@ One directory on one file system, so that hard links work between packages, envi
     envs/<key>  envs/<key>.json     an environment and its description, whose appearance is the READY marker
     runs/<id>   scratch/<id>        a run's ephemeral prefix, as long a path as an environment's, and its writable files
     owners/<id>.lock                held by a living process; what carries a dead owner's id is swept
+    planning/                       what was learned about imports
     guest/                          our guest modules, with bytecode
     sandbox/                        what the machine allows (`sandbox/probe.py`), and its mount points
     trash/                          renamed out of the way, on its way to be removed
@@ -97,9 +98,18 @@ class Store:
         self.owners = self.root / "owners"
         self.sandbox = self.root / "sandbox"
         self.guest = self.root / "guest"
+        self.planning = self.root / "planning"
         self.trash = Trash(self.root / "trash")
         self._owner = secrets.token_hex(4)
         self._owner_lock: filelock.BaseFileLock | None = None
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """Return all directories that hold something, but for the owners and the trash."""
+        return (
+            *(self.packages, self.repodata, self.index, self.pypi, self.locks, self.solutions, self.planning),
+            *(self.envs, self.guest, self.sandbox, self.runs, self.scratch),
+        )
 
     # --- the life of a process ------------------------------------------------------------------------------------
 
@@ -234,9 +244,7 @@ class Store:
     def usage(self) -> dict[str, Usage]:
         """Return how much each part holds; a file with several links counts once, where it is first met."""
         seen: set[tuple[int, int]] = set()
-        parts = [self.packages, self.repodata, self.index, self.pypi, self.locks, self.solutions]
-        parts += [self.envs, self.guest, self.runs, self.scratch, self.trash.directory]
-        return {part.name: _usage(part, seen) for part in parts}
+        return {part.name: _usage(part, seen) for part in (*self.parts, self.trash.directory)}
 
     def environments(self) -> list[Environment]:
         """Return every ready environment."""
