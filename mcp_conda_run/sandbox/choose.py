@@ -9,6 +9,7 @@ from ..errors import HostError
 from ..settings import Settings
 from .namespaces import NamespaceTier
 from .plain import PlainTier
+from .pool import PooledTier
 from .probe import Probe, probe
 from .tier import Tier
 
@@ -27,6 +28,8 @@ def make_tier(settings: Settings) -> tuple[Tier, str]:
         return PlainTier(cache_dir), "isolation none was asked for"
     found = probe(cache_dir)
     if found.best in STRICT:
+        if found.best == "A" and settings.pool_mb:
+            return PooledTier(cache_dir, memory_mb=settings.pool_mb), _why(found)
         return NamespaceTier(cache_dir, upper_on_disk=found.best == "A'"), _why(found)
     if settings.isolation == "strict":
         raise HostError(

@@ -84,6 +84,11 @@ def installed(small_channel: Path) -> Iterator[Path]:
     prefixes.install(
         small_channel, directory / "own/cache/envs" / KEY, "python", "numpy", "pip", cache=directory / "packages"
     )
+    python = directory / "own/cache/envs" / KEY / "bin/python"
+    imports = (
+        "import numpy, pip._internal.commands.install, asyncio, sqlite3, multiprocessing.managers, zipfile, zoneinfo"
+    )
+    subprocess.run([python, "-c", imports], check=True)  # leaves bytecode behind, as the making of an environment does
     yield directory
     shutil.rmtree(directory)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import socket
 import struct
 import sys
@@ -17,4 +18,4 @@ with open(request["filename"], "w", encoding="utf-8") as file:
 sys.argv = [request["filename"]]
 sys.path[0] = os.path.dirname(request["filename"])
 del control, reader, file
-exec(compile(request["code"], request["filename"], "exec"), {"__name__": "__main__", "__file__": request["filename"]})
+runpy.run_path(request["filename"], run_name="__main__")
