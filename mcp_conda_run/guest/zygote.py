@@ -43,7 +43,7 @@ def live(descriptor: int) -> None:
     os.set_inheritable(descriptor, False)
     channel = socket.socket(fileno=descriptor)
     config = json.loads(channel.recv(MAX_MESSAGE_BYTES))
-    preload.load(config["modules"], execute)
+    preload.load(config["modules"], execute, config["filename"])
     if len(os.listdir("/proc/self/task")) != 1:
         raise RuntimeError("a preloaded package has started threads, which forks would not have")
     own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -63,7 +63,7 @@ def live(descriptor: int) -> None:
                 child.begin(config, order, descriptors)
                 fresh.restore(order["environ"], threads)
                 if order["touch"]:
-                    preload.touch(config["modules"], execute)
+                    preload.touch(config["modules"], execute, config["filename"])
                 return
         else:
             answer(channel, {"id": order["id"], "failed": "no descriptors are left"})

@@ -7,8 +7,12 @@ modules that packages import late are there then, and so are their caches.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
+import json
+import linecache
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -26,11 +30,19 @@ STANDARD = (
 )
 """Standard modules that most programs or packages import."""
 
-PROGRAM = "import math\nvalues = [n * n for n in range(10)]\nprint(end='')\nf'{math.fsum(values):.2f}'"
+PROGRAM = "import math\nvalues = [n * n for n in range(10)]\nprint(f'{math.fsum(values):.2f}', end='')\nvalues"
+FAILING = "def f(n):\n    return 1 / n\nf(0)"
+SIZES = ("value_bytes", "text_bytes", "representation_bytes", "figure_bytes")
+LIMITS = {**dict.fromkeys(SIZES, 10_000), "figures": 0}
 
 
-def load(modules: Iterable[str], execute: Any) -> None:
+def load(modules: Iterable[str], execute: Any, filename: str) -> None:
     """Import the modules and warm up.
+
+    Args:
+        modules: dotted names.
+        execute: the module of that name.
+        filename: a file that a run may write.
 
     Raises:
         ImportError: or whatever else a package raises: then this zygote is of no use.
@@ -42,32 +54,48 @@ def load(modules: Iterable[str], execute: Any) -> None:
             continue
     for name in modules:
         importlib.import_module(name)
-    work(execute)
+    work(execute, filename)
     for name in modules:
         WARM_UP.get(name, nothing)(sys.modules[name], execute)
 
 
-def touch(modules: Iterable[str], execute: Any) -> None:
+def touch(modules: Iterable[str], execute: Any, filename: str) -> None:
     """Write to the memory pages that runs write to; whatever fails here, the run will say better."""
     try:
-        work(execute)
         for name in modules:
             TOUCH.get(name, nothing)(sys.modules[name], execute)
+        work(execute, filename)
     except Exception:
         return
 
 
-def work(execute: Any) -> None:
-    """Compile, run and describe a small program, one that fails included."""
-    source = execute.source
-    code = source.compile_code(PROGRAM, "<warm-up>", source.Mounts({}))
-    names: dict[str, Any] = {"__builtins__": __builtins__}
-    exec(code, names)
-    execute.display.describe(names[source.VALUE], 1000, 1000)
+def work(execute: Any, filename: str) -> None:
+    """Take small programs the whole way that a run's goes; leave nothing of it."""
+    state = sys.argv, sys.path[:], sys.meta_path[:], sys.modules["__main__"]
+    output = os.dup(1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    reader, writer = os.pipe()
+    channel = execute.Channel(writer)
+    channel.read = lambda _, size: os.read(reader, size)
     try:
-        exec(compile("1 / 0", "<warm-up>", "exec"), {"__builtins__": __builtins__})
-    except ZeroDivisionError as error:
-        execute.failures.describe(error, None, 1000)
+        for text in (FAILING, PROGRAM):
+            request = {"code": text, "filename": filename, "write": True, "args": [], "globals": {}, "path0": "/"}
+            channel.send({**request, "mount_map": {}, "limits": LIMITS})
+            job = execute.prepare(execute.receive(channel))
+            execute.run(job)
+            channel.send(execute.record(job))
+            channel.receive()
+            execute.ending.release(vars(job.module))
+    finally:
+        sys.argv, sys.path[:], sys.meta_path[:], sys.modules["__main__"] = state
+        execute.ending.flush_streams()
+        os.dup2(output, 1)
+        for descriptor in (output, reader, writer):
+            os.close(descriptor)
+        linecache.cache.pop(filename, None)
+        with contextlib.suppress(OSError):
+            os.unlink(filename)
 
 
 def nothing(*_: Any) -> None:

@@ -115,18 +115,22 @@ class PooledTier(NamespaceTier):
                 shelf.release(slot)
 
     async def warm(self, launch: Launch) -> bool:
-        """Have a process waiting for launches like this one; return whether there is one."""
-        order = self._order(launch, None, NetworkPolicy.parse(launch.network))
+        """Have a process waiting for launches like this one; return whether there is one.
+
+        Raises:
+            HostError: a mount would show or hide what it must not.
+        """
         key = self._key(launch)
-        self._begin(key, launch, order)
+        self._begin(key, launch)
         if key in self._starting:
             await asyncio.wait({self._starting[key]})
         shelf = self._shelves.get(key)
         if shelf is None:
             return False
-        slot = _slot(shelf, launch, order)
+        slot = self._slot(shelf, launch)
         shelf.fill(slot)
-        await asyncio.wait([child.ready for child in slot.waiting])
+        if slot.waiting:
+            await asyncio.wait([child.ready for child in slot.waiting])
         return any(child.is_ready for child in slot.waiting)
 
     # --- taking -------------------------------------------------------------------------------------------------------
@@ -134,22 +138,25 @@ class PooledTier(NamespaceTier):
     async def _take(self, launch: Launch) -> tuple[Shelf, Slot, Child, str] | None:
         """Return a process from a zygote, or None if there is none to be had now; never raises for want of one."""
         key = self._key(launch)
-        try:
-            order = self._order(launch, None, NetworkPolicy.parse(launch.network))
-        except CondaRunError:
-            return None  # the ordinary way says the same, and cleans up
         shelf = self._shelves.get(key)
-        if shelf is None or not self._is_mine():
-            self._begin(key, launch, order)
-            return None
-        slot = _slot(shelf, launch, order)
         try:
+            if shelf is None or not self._is_mine():
+                self._begin(key, launch)
+                return None
+            slot = self._slot(shelf, launch)
             return (shelf, slot, *await shelf.take(slot))
-        except HostError as error:
-            _log.info("no process from the zygote: %s", error.message)
-            if not shelf.zygote.is_ready:
+        except CondaRunError as error:  # the ordinary way works all the same, or says why not
+            _log.info("no process from a zygote: %s", error.message)
+            if shelf is not None and not shelf.zygote.is_ready:
                 self._lose(key, shelf)
             return None
+
+    def _slot(self, shelf: Shelf, launch: Launch) -> Slot:
+        """Return the place of processes that can serve a launch: what is fixed when they are sealed is the same."""
+        limits = dataclasses.replace(launch.limits, wall_s=0, output_bytes=0)
+        policy = NetworkPolicy.parse(launch.network)
+        kind = (limits, policy.nothing, tuple(sorted(launch.variables.items())))
+        return shelf.slot(kind, lambda: (self._order(launch, None, policy), stage_options(launch.limits.disk_bytes)))
 
     def _is_mine(self) -> bool:
         return self._loop is asyncio.get_running_loop()
@@ -162,7 +169,7 @@ class PooledTier(NamespaceTier):
 
     # --- zygotes ------------------------------------------------------------------------------------------------------
 
-    def _begin(self, key: Hashable, launch: Launch, order: Order) -> None:
+    def _begin(self, key: Hashable, launch: Launch) -> None:
         """Start a zygote in the background, unless it is there, on its way, has failed lately, or has no room."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
@@ -171,6 +178,7 @@ class PooledTier(NamespaceTier):
         busy = key in self._shelves or key in self._starting
         if busy or not self._is_mine() or time.monotonic() < trouble.until or not self._make_room(ZYGOTE_BYTES):
             return
+        order = self._order(launch, None, NetworkPolicy.parse(launch.network))
         task = self._loop.create_task(self._start(key, launch, order), name="zygote-start")
         self._starting[key] = task
         task.add_done_callback(lambda _: self._starting.pop(key, None))
@@ -185,7 +193,7 @@ class PooledTier(NamespaceTier):
         shelf = Shelf(zygote, self._make_room)
         self._shelves[key] = shelf
         zygote.ended.add_done_callback(lambda ended: self._lose(key, shelf, ended.result()))
-        shelf.fill(_slot(shelf, launch, order))
+        shelf.fill(self._slot(shelf, launch))
 
     def _lose(self, key: Hashable, shelf: Shelf, reason: str = "it takes no orders") -> None:
         """Forget a zygote that has ended by itself."""
@@ -225,14 +233,6 @@ class PooledTier(NamespaceTier):
                 shelf.tidy(keep=idle <= WAITING_IDLE_S)
         assert self._loop is not None  # noqa: S101 - the timer was started with it
         self._tidying = self._loop.call_later(TIDY_S, self._tidy)
-
-
-def _slot(shelf: Shelf, launch: Launch, order: Order) -> Slot:
-    """Return the place of processes that can serve a launch: what is fixed when a process is sealed is the same."""
-    limits = dataclasses.replace(launch.limits, wall_s=0, output_bytes=0)
-    proxied = not NetworkPolicy.parse(launch.network).nothing
-    kind = (limits, proxied, tuple(sorted(launch.variables.items())))
-    return shelf.slot(kind, order, stage_options(launch.limits.disk_bytes))
 
 
 def _plan(launch: Launch, order: Order) -> ZygotePlan:

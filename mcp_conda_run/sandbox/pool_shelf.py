@@ -75,10 +75,15 @@ class Shelf:
         """What it uses altogether, without the runs."""
         return self.zygote.memory_bytes + CHILD_BYTES * sum(len(slot.waiting) for slot in self._slots.values())
 
-    def slot(self, kind: Hashable, order: Order, stage: str) -> Slot:
-        """Return the place of a kind of process; from now on some of them wait there."""
+    def slot(self, kind: Hashable, make: Callable[[], tuple[Order, str]]) -> Slot:
+        """Return the place of a kind of process; from now on some of them wait there.
+
+        Args:
+            kind: what they have in common.
+            make: returns what they are given, and the mount options of their place for what they write.
+        """
         if kind not in self._slots:
-            self._slots[kind] = Slot(order, stage)
+            self._slots[kind] = Slot(*make())
         return self._slots[kind]
 
     async def take(self, slot: Slot) -> tuple[Child, str]:

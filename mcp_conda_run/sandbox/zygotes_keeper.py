@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..guest import seccomp, syscalls
-from .order import INNER_ID, Bounds
+from .order import INNER_ID, SCRATCH, Bounds
 from .processes import descendants, kill_all_children, proportional_memory, used
 from .rootfs import STAGE_PLACES
 from .zygotes_order import (
@@ -332,6 +332,7 @@ def _configuration(plan: ZygotePlan) -> bytes:
         "places": [list(place) for place in STAGE_PLACES],
         "targets": [bind.target for bind in walls.binds],
         "covered": list(walls.covered),
+        "filename": f"{SCRATCH}/main.py",
         "inner_id": INNER_ID,
         "filter": seccomp.filter_program().hex(),
     }
