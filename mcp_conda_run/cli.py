@@ -117,7 +117,12 @@ def run(
     from .models import RunRequest
 
     settings = _settings(
-        path=_mounted(path, file), **_mounts(mount), template=template, isolation=isolation, offline=offline
+        path=_mounted(path, file),
+        **_mounts(mount),
+        template=template,
+        isolation=isolation,
+        offline=offline,
+        pool_mb=0,  # one run: a warm interpreter would come too late
     )
     code, file = _what(code, file)
     request = RunRequest(
@@ -192,7 +197,7 @@ def warmup(
     """Lock, install and check a template's environment, so that runs start at once."""
     from .warmup import warm_up
 
-    settings = _settings(template=template, offline=offline)
+    settings = _settings(template=template, offline=offline, pool_mb=0)
     with _display() as progress:
         report = _asyncio_run(warm_up(settings, all_platforms=all_platforms, progress=progress))
     for line in report:

@@ -39,6 +39,7 @@ def finished(
     said: Conversation,
     isolation: Isolation,
     *,
+    start: str = "",
     plan: Plan,
     provided: Provided,
     launch: Launch,
@@ -65,6 +66,7 @@ def finished(
         template=provided.template.name,
         environment=provided.environment.key,
         isolation=isolation,
+        start=start,
         notes=(*notes, *_own_notes(said)),
         run_id=launch.run_id,
     )

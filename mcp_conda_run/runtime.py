@@ -167,6 +167,7 @@ class Runtime:
         result = finished(
             said,
             process.isolation,
+            start=process.start,
             plan=prepared.plan,
             provided=prepared.provided,
             launch=launch,
@@ -183,6 +184,7 @@ class Runtime:
             mounts=self._mounts,
             limits=self.settings.limits(request.timeout_s, request.limits),
             network=request.network or self.settings.network,
+            imports=prepared.needs.imports,
         )
 
     async def _execute(

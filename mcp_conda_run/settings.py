@@ -94,6 +94,9 @@ class Settings(BaseSettings):
         default=("conda-forge",), description="Channels that a run may ask for beyond those configured; `*` for any."
     )
     online_maps: bool = Field(default=False, description="Ask public import maps about unknown imports.")
+    pool_mb: int = Field(
+        default=1024, ge=0, description="What warm interpreters may use together, in MiB; 0 for none of them."
+    )
     slots: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="Runs at the same time.")
 
     token: SecretStr = Field(default=SecretStr(""), description="What HTTP clients must send as a bearer token.")

@@ -50,6 +50,7 @@ class Needs:
         channels: names of channels that the code asks for; the policy decides.
         declared_only: whether a metadata block was found, which then is the only truth.
         notes: what the user should know.
+        imports: every module that the code imports, offered or not.
     """
 
     code: str
@@ -59,6 +60,7 @@ class Needs:
     channels: tuple[str, ...] = ()
     declared_only: bool = False
     notes: tuple[str, ...] = ()
+    imports: frozenset[str] = frozenset()
 
     @property
     def nothing(self) -> bool:
@@ -136,11 +138,15 @@ class Planner:
             add_requested(text, declared, version)
         if python:
             declared.python.append(python)
-        missing = (
-            () if declared.only else self._missing(self._found(code, tree, declared, environment), environment, roots)
-        )
+        missing: tuple[FoundImport, ...]
+        if declared.only:
+            found, missing = imports_of(code, tree, target(environment)), ()
+        else:
+            found = self._found(code, tree, declared, environment)
+            missing = self._missing(found, environment, roots)
         return Needs(
             code=code,
+            imports=frozenset(item.module for item in found.imports if item.context not in NEVER),
             missing=missing,
             declared=still_needed(declared, environment),
             python=python_constraint(declared.python, version),
@@ -151,8 +157,7 @@ class Planner:
 
     def _found(self, code: str, tree: ast.Module | None, declared: Declared, environment: Environment) -> Found:
         """Find the imports of code and what its calls imply; implied packages are added to `declared`."""
-        version = tuple(int(part) for part in re.findall(r"\d+", environment.python_version)[:3])
-        found = imports_of(code, tree, Target(version=version))
+        found = imports_of(code, tree, target(environment))
         if tree is not None:
             roots = {item.module.partition(".")[0] for item in found.imports if item.context not in NEVER}
             hints = find_hints(code, tree, roots)
@@ -269,6 +274,11 @@ class Planner:
             declared=(*needs.declared, *packages.values()),
             notes=(*needs.notes, *found.notes),
         )
+
+
+def target(environment: Environment) -> Target:
+    """Return what conditions in code are judged by: the Python that it will run under."""
+    return Target(version=tuple(int(part) for part in re.findall(r"\d+", environment.python_version)[:3]))
 
 
 def counts_less(item: FoundImport) -> bool:

@@ -240,3 +240,8 @@ async def test_where_the_templates_versions_do_not_fit_others_are_taken_and_name
     result = await runtime.run(RunRequest(code="import numpy\nnumpy.__version__", packages=("numpy <2.4",)))
     assert result.status is Status.SUCCESS, result.error
     assert any("Other versions than the template's" in note and "numpy" in note for note in result.notes)
+
+
+async def test_a_run_says_how_it_was_started(runtime: Runtime):
+    result = await runtime.run(RunRequest(code="1"))
+    assert result.start in {"pool", "fork", "exec"}
