@@ -11,24 +11,11 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from tests.support.warm import small_settings
-
 from .conftest import text
+from .real import STDIO, environment
 from .wire import ROOT, SIGNALS, Wire, appears, is_alive, started, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-
-SERVER = [sys.executable, "-m", "mcp_conda_run", "stdio"]
-
-
-def environment(cache: Path, channel: Path, working: Path) -> dict[str, str]:
-    settings = small_settings(cache, channel)
-    return {
-        "MCP_CONDA_RUN_CACHE_DIR": str(settings.cache_dir),
-        "MCP_CONDA_RUN_CHANNELS": ",".join(settings.channels),
-        "MCP_CONDA_RUN_TEMPLATE": settings.template,
-        "MCP_CONDA_RUN_PATH": str(working),
-    }
 
 
 @pytest.fixture
@@ -45,7 +32,7 @@ def env(warm_small_cache, small_channel, working) -> dict[str, str]:
 
 @pytest.fixture
 def wire(env) -> Iterator[Wire]:
-    with started(SERVER, env) as wire:
+    with started(STDIO, env) as wire:
         wire.initialize()
         yield wire
 
@@ -228,7 +215,7 @@ async def test_a_run_without_a_warmup_warms_up_and_tells_so(small_channel, tmp_p
         heard.append(message)
 
     env = environment(tmp_path / "cold", small_channel, working)
-    server = StdioServerParameters(command=SERVER[0], args=SERVER[1:], env=dict(os.environ) | env, cwd=ROOT)
+    server = StdioServerParameters(command=STDIO[0], args=STDIO[1:], env=dict(os.environ) | env, cwd=ROOT)
     async with Client(stdio_client(server)) as client:
         answer = await client.call_tool("run_python_code", {"python_code": "1 + 1"}, progress_callback=listen)
     assert "<return_value>\n2\n</return_value>" in text(answer)
@@ -248,7 +235,7 @@ def test_fifty_figures_are_a_bounded_answer(warm_scientific_cache, scientific_ch
         "import matplotlib.pyplot as plt, numpy as np\n"
         "for i in range(50):\n    plt.figure(); plt.imshow(np.random.rand(50, 50))\n"
     )
-    with started(SERVER, env) as wire:
+    with started(STDIO, env) as wire:
         wire.initialize()
         message = wire.answer(wire.begin(code, wait_s=120))
     assert len(json.dumps(message)) < 700_000

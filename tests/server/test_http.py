@@ -1,20 +1,14 @@
 """The HTTP server as a process: both transports, who may come in, and how it ends."""
 
 import asyncio
-import re
 import signal
-import subprocess
 import sys
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 import httpx2
 import pytest
 from mcp import Client
-from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import SecretStr
 
@@ -24,55 +18,24 @@ from mcp_conda_run.server.http import serve, transport_security
 from mcp_conda_run.settings import Settings
 
 from .conftest import text
-from .wire import SCRIPTED, appears, is_alive, started, wait_until
+from .web import Web, connection, running
+from .wire import appears, is_alive, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 
 
-@dataclass
-class Web:
-    """A running server."""
-
-    base: str
-    process: subprocess.Popen[bytes]
-
-    def status(self, path: str, data: bytes | None = None, **headers: str) -> int:
-        """Return the HTTP status of a request."""
-        request = urllib.request.Request(self.base + path, data, {k.replace("_", "-"): v for k, v in headers.items()})
-        try:
-            with urllib.request.urlopen(request, timeout=20) as response:
-                return response.status
-        except urllib.error.HTTPError as error:
-            error.close()
-            return error.code
-
-    def read(self, path: str) -> str:
-        with urllib.request.urlopen(self.base + path, timeout=20) as response:
-            return response.read().decode()
-
-
-@contextmanager
-def running(tmp_path, **env: str) -> Iterator[Web]:
+def serving(tmp_path, **env: str):
+    """Run the scripted server with settings of its own."""
     own = {"MCP_CONDA_RUN_CACHE_DIR": str(tmp_path / "cache"), "MCP_CONDA_RUN_PATH": str(tmp_path / "working")}
-    with started([*SCRIPTED, "http"], own | env, stderr=subprocess.PIPE) as wire:
-        line = wire.process.stderr.readline().decode()
-        found = re.search(r"http://[^/]+", line)
-        assert found, line
-        web = Web(found[0], wire.process)
-        wait_until(lambda: web.status("/healthz") == 200)
-        yield web
+    return running(own | env)
 
 
 @pytest.fixture
 def web(tmp_path) -> Iterator[Web]:
-    with running(tmp_path) as web:
+    with serving(tmp_path) as web:
         yield web
-
-
-def connection(web: Web, transport: str):
-    return sse_client(f"{web.base}/sse") if transport == "sse" else streamable_http_client(f"{web.base}/mcp")
 
 
 TRANSPORTS = pytest.mark.parametrize(("transport", "mode"), [("sse", "legacy"), ("http", "legacy"), ("http", "auto")])
@@ -166,7 +129,7 @@ def test_a_body_beyond_the_bound_is_refused(web):
 
 
 def test_without_the_token_only_the_health_page_answers(tmp_path):
-    with running(tmp_path, MCP_CONDA_RUN_TOKEN=TOKEN) as web:
+    with serving(tmp_path, MCP_CONDA_RUN_TOKEN=TOKEN) as web:
         assert web.status("/healthz") == 200
         for path in ("/mcp", "/sse", "/messages/", "/metrics", "/nonsense"):
             assert web.status(path) == 401
@@ -176,7 +139,7 @@ def test_without_the_token_only_the_health_page_answers(tmp_path):
 
 
 async def test_with_the_token_code_runs(tmp_path):
-    with running(tmp_path, MCP_CONDA_RUN_TOKEN=TOKEN) as web:
+    with serving(tmp_path, MCP_CONDA_RUN_TOKEN=TOKEN) as web:
         async with (
             httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}) as http,
             Client(streamable_http_client(f"{web.base}/mcp", http_client=http)) as client,
