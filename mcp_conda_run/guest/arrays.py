@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 def array(to: Converter, value: Any) -> Any:
     """Return a numpy array as nested lists; masked elements are null."""
     kind = value.dtype.kind
+    masked = hasattr(value, "filled")
     if value.ndim == 0:
-        return to.inner(value[()] if kind != "O" else value.item())
+        return to.inner(value.tolist() if masked or kind == "O" else value[()])
     rows = rows_that_fit(to, value.shape[0], value.size)
     part = value[:rows]
-    masked = hasattr(value, "filled")
     if value.ndim == 1 and (kind in "biufUO" or masked):
         return to.items(map(element, part.tolist()), value.shape[0])
     return to.items((part[index] for index in range(rows)), value.shape[0])
@@ -68,8 +68,11 @@ def frame(to: Converter, value: Any) -> Any:
     for position, label in enumerate(part.index.tolist()):
         if to.full():
             break
-        index.append(to.inner(label))
-        data.append([to.inner(column[position]) for column in cells])
+        name, row = to.inner(label), [to.inner(column[position]) for column in cells]
+        if to.left < 0:  # no part of a row
+            break
+        index.append(name)
+        data.append(row)
     to.truncated = to.truncated or len(index) < len(value)
     return {"columns": columns, "index": index, "data": data}
 

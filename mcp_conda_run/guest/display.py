@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from json.encoder import encode_basestring_ascii
+from json.encoder import JSONEncoder, encode_basestring_ascii
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ MAX_SECONDS = 2.0
 MAX_TYPE_NAME = 200
 MAX_INTEGER_BITS = 10_000
 """Longer integers are not written out: it takes quadratic time, and newer Pythons refuse more than 4300 digits."""
+SLACK_BYTES = 4096
+"""By how much the budget, which counts roughly, may be overdrawn."""
+ENCODE = JSONEncoder(separators=(",", ":")).encode
 CYCLE, TOO_DEEP = "<cycle>", "<too deep>"
 
 MRO = type.__dict__["__mro__"].__get__
@@ -56,10 +59,11 @@ def natural(value: Any, value_bytes: int) -> tuple[Any, bool, bool]:
     """Return the JSON form, whether there is one, and whether something was left out of it."""
     converter = Converter(value_bytes)
     try:
-        json = converter.convert(value)
+        form = converter.convert(value)
+        fits = len(ENCODE(form)) <= value_bytes + SLACK_BYTES
     except BaseException:  # no form, or its own methods raised
         return None, False, False
-    return json, True, converter.truncated
+    return (form, True, converter.truncated) if fits else (None, False, True)
 
 
 def type_name(value: Any) -> str:
@@ -175,6 +179,7 @@ class Converter:
     def number(self, value: Any) -> Any:
         """Take an exact bool, int, float or None: NaN becomes null, infinities and integers over 64 bits texts."""
         if type(value) is int and not -(2**63) <= value < 2**64:
+            self.truncated = self.truncated or value.bit_length() > MAX_INTEGER_BITS
             return self.text(integer_text(value))
         if type(value) is float:
             if value != value:  # noqa: PLR0124 - NaN alone is unlike itself

@@ -168,23 +168,31 @@ async def _until_ready(process: Process, exit_task: asyncio.Future[Exit], stream
     ready = asyncio.ensure_future(_receive(process.control, 1024))
     try:
         waiting: set[asyncio.Future[Any]] = {ready, exit_task}
-        await asyncio.wait(waiting, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
-        if not ready.done() and exit_task.done():
-            await asyncio.wait({ready}, timeout=DRAIN_S)
-        if ready.done() and ready.exception() is None and ready.result() == b'{"ready": true}':
+        done, _ = await asyncio.wait(waiting, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+        if done and not _is_ready(ready):  # the one without the other: what is missing comes at once, or never
+            await asyncio.wait(waiting, timeout=DRAIN_S)
+        if _is_ready(ready):
             return
     finally:
         await _cancelled(ready)
+    reason = "as it should"
+    if not done:
+        reason = f"in {READY_S:g} s"
+    elif exit_task.done():
+        reason = f"({_ending(exit_task.result())})"
     process.kill()
     ending: set[asyncio.Future[Any]] = {exit_task, streams.ended}
     await asyncio.wait(ending, timeout=DRAIN_S)
-    reason = f"in {READY_S:g} s" if not exit_task.done() else f"({_ending(exit_task.result())})"
     raise HostError(
         f"The environment's Python did not start {reason}.",
         hint="If this stays, remove the environment with `mcp-conda-run clean --all` and warm up again.",
         details=streams.collector.finish().both[-2000:],
         code="guest-not-started",
     )
+
+
+def _is_ready(ready: asyncio.Future[bytes]) -> bool:
+    return ready.done() and ready.exception() is None and ready.result() == b'{"ready": true}'
 
 
 def _ending(exit_: Exit) -> str:

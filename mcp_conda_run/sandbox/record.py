@@ -23,6 +23,8 @@ MAX_NAME = 300
 MAX_MESSAGE = 2000
 MAX_MISSING = 20
 MAX_REPRESENTATIONS = 10
+VALUE_SLACK_BYTES = 8192
+"""The guest counts the bytes of a value only roughly while it makes its JSON form."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SIGNATURES = {"image/png": PNG_SIGNATURE, "image/jpeg": b"\xff\xd8\xff"}
 TEXT_TYPES = frozenset({"text/html", "text/markdown", "text/latex", "image/svg+xml"})
@@ -135,7 +137,7 @@ def _value(value: Any, limits: RecordLimits) -> Value | None:
     if is_json:
         try:
             plain = _plain(fields.get("json"), MAX_DEPTH)
-            is_json = len(json.dumps(plain, separators=(",", ":"))) <= limits.value_bytes + 64
+            is_json = len(json.dumps(plain, separators=(",", ":"))) <= limits.value_bytes + VALUE_SLACK_BYTES
         except (BadRecordError, RecursionError, ValueError):
             is_json = False
         if not is_json:

@@ -107,7 +107,7 @@ async def run_guest(
     code: str,
     *,
     python: str = sys.executable,
-    limits: Limits | None = None,
+    bounds: Limits | None = None,
     variables: Mapping[str, str] = {},
     **fields,
 ) -> Conversation:
@@ -115,4 +115,4 @@ async def run_guest(
     fields.setdefault("filename", f"{scratch}/main.py")
     fields.setdefault("path0", str(scratch))
     async with guest_process(scratch, python=python, variables=variables) as process:
-        return await converse(process, GuestRequest(code=code, **fields), limits or make_limits())
+        return await converse(process, GuestRequest(code=code, **fields), bounds or make_limits())
