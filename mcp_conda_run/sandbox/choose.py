@@ -6,8 +6,10 @@ Called once by the runtime and by `doctor`.
 from __future__ import annotations
 
 from ..errors import HostError
+from ..models import Limits
 from ..settings import Settings
-from .namespaces import NamespaceTier
+from .cloned import watched_limits
+from .namespaces import NamespaceTier, held_limits
 from .plain import PlainTier
 from .pool import PooledTier
 from .probe import Probe, probe
@@ -42,6 +44,13 @@ def make_tier(settings: Settings) -> tuple[Tier, str]:
 
         return LandlockTier(cache_dir), _why(found)
     return PlainTier(cache_dir), _why(found)
+
+
+def limits_rest_on(tier: Tier, limits: Limits) -> dict[str, str]:
+    """Say for each limit what holds it in this tier."""
+    if tier.name in STRICT:
+        return held_limits(limits, upper_on_disk=tier.name == "A'")
+    return watched_limits(limits)
 
 
 def _why(found: Probe) -> str:

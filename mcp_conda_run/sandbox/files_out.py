@@ -15,29 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import RequestError
-from ..models import Mount
+from ..models import ChangedFile, Mount
 
 MAX_FILES = 200
 MAX_VISITED = 20_000
 MAX_DEPTH = 32
-MAX_SECONDS = 0.5
+MAX_SECONDS = 0.2
 
 _CLOCK_REALTIME_COARSE = 5
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
-_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
-
-
-@dataclass(frozen=True, slots=True)
-class LeftFile:
-    """A file that was made or changed.
-
-    Attributes:
-        path: as the run sees it, such as `/working/plot.png`.
-        size_bytes: how long it is.
-    """
-
-    path: str
-    size_bytes: int
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_OPEN_FILE = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+_OPEN_DIRECTORY = _OPEN_FILE | getattr(os, "O_DIRECTORY", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +37,7 @@ class LeftFiles:
         complete: whether that is all; else a bound was met.
     """
 
-    files: tuple[LeftFile, ...]
+    files: tuple[ChangedFile, ...]
     complete: bool
 
 
@@ -70,6 +58,8 @@ def left_files(mounts: Sequence[Mount], since_ns: int) -> LeftFiles:
 
     By the time of the last change of the inode, which programs cannot set. Links and special files are left out.
     """
+    if os.scandir not in os.supports_fd:  # Windows: nothing safe to do it with
+        return LeftFiles((), complete=False)
     search = _Search(since_ns)
     for mount in mounts:
         if not mount.read_only:
@@ -80,7 +70,7 @@ def left_files(mounts: Sequence[Mount], since_ns: int) -> LeftFiles:
 
 class _Search:
     def __init__(self, since_ns: int) -> None:
-        self.found: list[LeftFile] = []
+        self.found: list[ChangedFile] = []
         self.complete = True
         self._since_ns = since_ns
         self._visited = 0
@@ -89,7 +79,7 @@ class _Search:
     def below(self, source: str, target: str) -> None:
         """Search a mount; by descriptors, so that no directory can turn into a link on the way."""
         try:
-            root = os.open(source, _OPEN_DIRECTORY & ~os.O_NOFOLLOW)
+            root = os.open(source, _OPEN_DIRECTORY & ~_NO_FOLLOW)
         except OSError:
             return
         self._directory(root, target, 0)
@@ -118,7 +108,7 @@ class _Search:
         status = entry.stat(follow_symlinks=False)
         if stat.S_ISREG(status.st_mode):
             if status.st_ctime_ns >= self._since_ns:
-                self.found.append(LeftFile(path, status.st_size))
+                self.found.append(ChangedFile(path, status.st_size))
         elif stat.S_ISDIR(status.st_mode):
             if depth >= MAX_DEPTH:
                 self.complete = False
@@ -159,7 +149,7 @@ def read_left_file(mounts: Sequence[Mount], path: str, max_bytes: int) -> bytes:
 
 def _open_beneath(root: str, parts: list[str]) -> int:
     """Open a file below a directory, one name at a time, none of which may be a link."""
-    descriptor = os.open(root, _OPEN_DIRECTORY & ~os.O_NOFOLLOW)
+    descriptor = os.open(root, _OPEN_DIRECTORY & ~_NO_FOLLOW)
     try:
         for name in parts[:-1]:
             child = os.open(name, _OPEN_DIRECTORY, dir_fd=descriptor)

@@ -89,7 +89,7 @@ class NamespaceTier:
             tier=self.name,
             network=launch.network,
             via="" if policy.nothing else "proxy",
-            limits=held_limits(launch.limits),
+            limits=held_limits(launch.limits, upper_on_disk=self._upper_on_disk),
             notes=tuple(notes),
         )
 
@@ -180,14 +180,17 @@ def _check_target(target: str, mount: Mount, cache: Path) -> None:
         )
 
 
-def held_limits(limits: Limits) -> dict[str, str]:
+def held_limits(limits: Limits, *, upper_on_disk: bool = False) -> dict[str, str]:
     """Say what each limit rests on."""
+    on_disk = "watchdog, about every second, over what the run writes to disk"
+    in_memory = "size of the tmpfs behind prefix, home, temporary files and shared memory"
+    memory = "watchdog, every 50 ms, with shared memory"
     rests_on = {
         "wall_s": "timer",
         "cpu_s": "rlimit for each process, watchdog for all",
-        "memory_bytes": "watchdog, every 50 ms, with shared memory and temporary files",
+        "memory_bytes": memory if upper_on_disk else f"{memory} and temporary files",
         "processes": "rlimit in a user namespace of its own",
-        "disk_bytes": "size of the tmpfs behind prefix, home, temporary files and shared memory",
+        "disk_bytes": on_disk if upper_on_disk else in_memory,
         "open_files": "rlimit",
         "file_size_bytes": "rlimit",
         "output_bytes": "reader",

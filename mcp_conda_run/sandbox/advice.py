@@ -1,0 +1,58 @@
+"""What would give this machine a stronger isolation: the exact command or setting, for whoever administers it.
+
+Called by `doctor` with what the probe found. Reads the kernel's knobs; changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .probe import Probe
+
+APPARMOR = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
+USERNS_CLONE = "/proc/sys/kernel/unprivileged_userns_clone"
+MAX_NAMESPACES = "/proc/sys/user/max_user_namespaces"
+CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def advice(found: Probe, *, read: Callable[[str], str] = _read, exists: Callable[[str], bool] = os.path.exists) -> str:
+    """Return what the administrator could do to get a better tier; nothing if there is no better one.
+
+    Args:
+        found: what the probe found.
+        read: the content of a kernel file, stripped; empty if it is not there.
+        exists: whether a file is there.
+    """
+    if found.best == "A":
+        return ""
+    if sys.platform != "linux":
+        return "Run the server on Linux, in a virtual machine or in WSL2, to have runs confined."
+    if found.best == "A'":
+        return "A kernel of version 6.6 or later would keep what runs write in memory instead of on disk."
+    if read(APPARMOR) == "1":
+        return (
+            "AppArmor keeps user namespaces from programs without a profile. Either allow them to all:"
+            " `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or to this Python alone: write `abi"
+            f" <abi/4.0>, profile mcp-conda-run {os.path.realpath(sys.executable)} flags=(unconfined) {{ userns, }}`"
+            " to /etc/apparmor.d/mcp-conda-run and run `sudo apparmor_parser -r /etc/apparmor.d/mcp-conda-run`."
+        )
+    if read(USERNS_CLONE) == "0":
+        return "User namespaces are switched off: `sudo sysctl -w kernel.unprivileged_userns_clone=1`."
+    if read(MAX_NAMESPACES) == "0":
+        return "User namespaces are switched off: `sudo sysctl -w user.max_user_namespaces=15000`."
+    if any(exists(mark) for mark in CONTAINER_MARKS):
+        return (
+            "The container forbids namespaces. With Docker or Podman, start it with `--security-opt seccomp=unconfined"
+            " --security-opt apparmor=unconfined --security-opt systempaths=unconfined --cap-add SYS_ADMIN`."
+        )
+    return "See the reasons above: the kernel refuses namespaces to this user."
