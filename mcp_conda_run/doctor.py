@@ -17,7 +17,9 @@ from .conda.engine import current_platform
 from .environments.store import Store
 from .environments.templates import find_template, shipped_templates
 from .errors import CondaRunError
-from .sandbox.choose import make_tier
+from .sandbox.advice import advice
+from .sandbox.choose import limits_rest_on, make_tier
+from .sandbox.probe import probe
 from .settings import Settings, config_file
 from .terminal import size
 
@@ -77,7 +79,12 @@ def _engine(settings: Settings) -> Iterator[Finding]:
 
 def _isolation(settings: Settings) -> Iterator[Finding]:
     tier, reason = make_tier(settings)
-    yield Finding("isolation", f"tier {tier.name} ({reason})")
+    tier.close()
+    chosen_less = "Runs are not confined; leave out `--isolation none` to have that."
+    hint = chosen_less if settings.isolation == "none" else advice(probe(settings.cache_dir.absolute()))
+    yield Finding("isolation", f"tier {tier.name} ({reason})", hint)
+    for limit, basis in limits_rest_on(tier, settings.limits()).items():
+        yield Finding(f"isolation/{limit}", basis)
 
 
 def _templates(settings: Settings) -> Iterator[Finding]:
