@@ -1,8 +1,8 @@
 """A warmed-up interpreter that forks one process a run, so that no run waits for imports.
 
 Started behind walls by `sandbox/zygotes_walls.py` as `python .../zygote.py FD`, under the environment's Python: there
-is nothing of the host around it and no network. It imports the packages it is told to, then forks on order. It never runs
-code of a user and never sees any: a run's code arrives on a socket of the run's own, which only the fork reads.
+is nothing of the host around it and no network. It imports the packages it is told to, then forks on order. It never
+runs code of a user and never sees any: a run's code arrives on a socket of the run's own, which only the fork reads.
 
 The channel is a sequenced-packet socket to its keeper; every message is JSON. First comes the configuration, answered
 by `{"ready": true}`; then orders, each with four descriptors (control, stdout, stderr, reports), each answered by
@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
@@ -60,8 +61,8 @@ def live(descriptor: int) -> None:
         if len(descriptors) == DESCRIPTORS:
             if fork(channel, own_pids, order):
                 channel.detach()  # its number is about to be the run's
-                child.begin(config, order, descriptors)
-                fresh.restore(order["environ"], threads)
+                child.begin(config, order, descriptors, partial(fresh.restore_threads, order["environ"], threads))
+                fresh.restore(order["environ"])
                 if order["touch"]:
                     preload.touch(config["modules"], execute, config["filename"])
                 return

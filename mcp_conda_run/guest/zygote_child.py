@@ -3,8 +3,8 @@
 Called by `zygote.py` in the forked process, which is pid 1 of a new pid namespace. It makes the run's mounts and
 network, forks the main process as pid 2, and stays as its reaper: when it ends, the kernel kills all that is left in
 the namespace. The main process gives everything away before it asks for code. The order of the steps and their reasons
-are those of `sandbox/confinement.py`; what differs is that the zygote's root serves as the run's, so that nothing has to be
-entered: the sources of the mounts lie in a hidden directory, which is taken off.
+are those of `sandbox/confinement.py`; what differs is that the zygote's root serves as the run's, so that nothing has
+to be entered: the sources of the mounts lie in a hidden directory, which is taken off.
 
 Messages to the keeper: `started` with descriptors of the stage and, if asked for, of the listening socket for the
 proxy; then the main process's wait status as a number; or, if something fails, `!` and the reason.
@@ -19,6 +19,7 @@ import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 syscalls: Any = None  # `zygote.py` puts the module in, which it loads by its path
@@ -28,13 +29,16 @@ STARTED = b"started"
 FAILED = b"!"
 
 
-def begin(config: dict[str, Any], order: dict[str, Any], descriptors: list[int]) -> None:
+def begin(
+    config: dict[str, Any], order: dict[str, Any], descriptors: list[int], before_fork: Callable[[], None]
+) -> None:
     """Build the walls; return in pid 2, behind them, with the run's descriptors in their places.
 
     Args:
         config: `prefix`, `hidden`, `places`, `targets`, `covered`, `inner_id`, and `filter` (in hexadecimal).
         order: `cwd`, `rlimits`, `stage`, `processes`, `proxy_port`.
         descriptors: control, stdout, stderr, reports.
+        before_fork: called in pid 1 just before it forks pid 2.
     """
     descriptors = place(descriptors)
     reports = socket.socket(fileno=descriptors.pop())
@@ -42,6 +46,7 @@ def begin(config: dict[str, Any], order: dict[str, Any], descriptors: list[int])
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         syscalls.die_with_parent()
         outward = build(config, order)
+        before_fork()
         main = os.fork()
         if main:
             be_first(main, reports, outward)

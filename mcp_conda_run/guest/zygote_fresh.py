@@ -55,13 +55,22 @@ def thread_functions() -> list[tuple[str, Callable[[int], Any]]]:
     return found
 
 
-def restore(environ: Mapping[str, str], threads: list[tuple[str, Callable[[int], Any]]]) -> None:
-    """Undo what the zygote's own life left in this process.
+def restore_threads(environ: Mapping[str, str], threads: list[tuple[str, Callable[[int], Any]]]) -> None:
+    """Allow numeric libraries as many threads as they would take in a fresh interpreter.
+
+    Called before the last fork: OpenBLAS starts its threads when it is told their number, ends them before a fork, and
+    starts them again when they are first needed; so a run that needs none has none.
 
     Args:
         environ: all environment variables of the run.
         threads: what `thread_functions` returned.
     """
+    for part, set_number in threads:
+        set_number(allowed_threads(part, environ))
+
+
+def restore(environ: Mapping[str, str]) -> None:
+    """Undo what the zygote's own life left in this process; `environ` are all environment variables of the run."""
     for name in [name for name in os.environ if name not in environ]:
         del os.environ[name]
     for name, value in environ.items():
@@ -70,8 +79,6 @@ def restore(environ: Mapping[str, str], threads: list[tuple[str, Callable[[int],
     reseed()
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[1:] = [os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "start.py"), sys.argv[1]]
-    for part, set_number in threads:
-        set_number(allowed_threads(part, environ))
 
 
 def allowed_threads(part: str, environ: Mapping[str, str]) -> int:
