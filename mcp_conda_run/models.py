@@ -362,6 +362,19 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangedFile:
+    """A file below a mount that a run made or changed.
+
+    Attributes:
+        path: as the run sees it, such as `/working/plot.png`.
+        size_bytes: how long it is.
+    """
+
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunError:
     """What ended the run, if it did not end well.
 
@@ -415,6 +428,7 @@ class RunResult:
         notes: what the user should know: that a warm-up happened, that mount paths were mapped, ...
         attempts: how often the code ran, and why; one entry for an ordinary run.
         run_id: 16 hexadecimal digits.
+        files: what it made or changed below the mounts; bounded, and `files_complete` says whether that is all.
         start: how its process was started: `pool`, `fork` or `exec`; empty if it never was.
     """
 
@@ -439,4 +453,6 @@ class RunResult:
     notes: tuple[str, ...] = ()
     attempts: tuple[str, ...] = ()
     run_id: str = ""
+    files: tuple[ChangedFile, ...] = ()
+    files_complete: bool = True
     start: str = ""

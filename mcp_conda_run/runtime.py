@@ -27,6 +27,7 @@ from .phases import Phases
 from .preparation import Ask, Preparation, Prepared
 from .sandbox.choose import make_tier
 from .sandbox.conversation import Conversation, GuestRequest, converse
+from .sandbox.files_out import left_files, now_ns
 from .sandbox.tier import Launch, Process
 from .settings import Settings, load_settings
 from .source import Source, read_source
@@ -163,7 +164,10 @@ class Runtime:
         async with self._slots:
             progress(Progress("run", "running"))
             launch = await self._launch(prepared, request)
+            began_ns = now_ns()
             process, said = await self._execute(launch, source, prepared, request, phases)
+            with phases.phase("files"):
+                left = await asyncio.to_thread(left_files, self._mounts, began_ns)
         result = finished(
             said,
             process.isolation,
@@ -173,7 +177,7 @@ class Runtime:
             launch=launch,
             notes=prepared.notes,
         )
-        return result, said
+        return replace(result, files=left.files, files_complete=left.complete), said
 
     async def _launch(self, prepared: Prepared, request: RunRequest) -> Launch:
         environment = prepared.provided.environment

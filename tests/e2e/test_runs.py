@@ -174,7 +174,7 @@ async def test_a_cancelled_caller_does_not_stop_the_build(warm_small_cache: Path
 
 async def test_phases_are_timed_and_add_up(runtime: Runtime):
     result = await runtime.run(RunRequest(code="1"))
-    assert set(result.timings_ms) == {"environment", "plan", "start", "run", "clean", "total"}
+    assert set(result.timings_ms) == {"environment", "plan", "start", "run", "clean", "files", "total"}
     parts = sum(ms for phase, ms in result.timings_ms.items() if phase != "total")
     assert parts <= result.timings_ms["total"]
 
@@ -245,3 +245,14 @@ async def test_where_the_templates_versions_do_not_fit_others_are_taken_and_name
 async def test_a_run_says_how_it_was_started(runtime: Runtime):
     result = await runtime.run(RunRequest(code="1"))
     assert result.start in {"pool", "fork", "exec"}
+
+
+async def test_what_a_run_changed_below_the_mount_is_listed(runtime: Runtime, tmp_path: Path):
+    (tmp_path / "old.txt").write_text("old")
+    code = (
+        "import os\nos.makedirs('/working/a')\nopen('/working/a/new.txt', 'w').write('new')\n"
+        "os.symlink('/etc', '/working/link')"
+    )
+    result = await runtime.run(RunRequest(code=code))
+    assert [(file.path, file.size_bytes) for file in result.files] == [("/working/a/new.txt", 3)]
+    assert result.files_complete
