@@ -6,7 +6,7 @@ No behaviour beyond small conveniences, no imports from the rooms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -159,6 +159,10 @@ class PlannedPackage:
     reason: str = ""
     confidence: float = 1.0
     channel: str = ""
+
+
+Ask = Callable[[Sequence[PlannedPackage]], Awaitable[bool]]
+"""Asks the user whether these packages of PyPI may be installed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ The second half of the story in `runtime.py`, which calls it before each time th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .conda.channels import ChannelIndex, EngineIndex
 from .conda.engine import Engine
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store
-from .models import Mount, Plan, PlannedPackage, ProgressCallback, RunRequest, UnknownImport
+from .models import Ask, Mount, Plan, PlannedPackage, ProgressCallback, RunRequest, UnknownImport
 from .phases import Phases
 from .planning.planner import Needs, Planner
 from .sandbox.conversation import Conversation
@@ -22,9 +22,6 @@ from .source import Source
 
 MAX_PLANS = 3
 """How often a run is planned anew because a package turned out not to bring its module."""
-
-Ask = Callable[[Sequence[PlannedPackage]], Awaitable[bool]]
-"""Asks the user whether these packages of PyPI may be installed."""
 
 
 @dataclass(frozen=True, slots=True)

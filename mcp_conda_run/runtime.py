@@ -20,11 +20,11 @@ from .environments.guest_files import GuestFiles
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store, host_errors
 from .errors import CondaRunError, InstallError
-from .models import Mount, Plan, Progress, ProgressCallback, RunRequest, RunResult, no_progress
+from .models import Ask, Mount, Plan, Progress, ProgressCallback, RunRequest, RunResult, no_progress
 from .mounts import further_mounts
 from .outcome import finished, not_installed
 from .phases import Phases
-from .preparation import Ask, Preparation, Prepared
+from .preparation import Preparation, Prepared
 from .sandbox.choose import make_tier
 from .sandbox.conversation import Conversation, GuestRequest, converse
 from .sandbox.files_out import left_files, now_ns

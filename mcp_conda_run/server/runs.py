@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import CondaRunError, RequestError
-from ..models import Plan, Progress, ProgressCallback, RunError, RunRequest, RunResult, Status
+from ..models import Ask, Plan, Progress, ProgressCallback, RunError, RunRequest, RunResult, Status
 from ..settings import Settings
 from .lazy_runtime import LazyRuntime, OpenRunner, runtime_opener
 
@@ -124,8 +124,12 @@ class Runs:
         if not self._closed:
             self._runtime.prepare()
 
-    def start(self, request: RunRequest) -> Run:
+    def start(self, request: RunRequest, ask: Ask | None = None) -> Run:
         """Start a run in the background.
+
+        Args:
+            request: what to run.
+            ask: asks the user about packages of PyPI, if there is one to ask.
 
         Raises:
             RequestError: too many are under way, or the server is shutting down.
@@ -142,7 +146,7 @@ class Runs:
         run = Run()
         self._runs[run.run_id] = run
         self._active.add(run)
-        run.task = asyncio.create_task(self._work(run, request))
+        run.task = asyncio.create_task(self._work(run, request, ask))
         run.task.add_done_callback(lambda _: self._end(run))
         return run
 
@@ -180,10 +184,10 @@ class Runs:
             await asyncio.wait(tasks)
         await self._runtime.close()
 
-    async def _work(self, run: Run, request: RunRequest) -> None:
+    async def _work(self, run: Run, request: RunRequest, ask: Ask | None) -> None:
         try:
             runner = await self._runtime.get()
-            run.end(result=await runner.run(request, run.note))
+            run.end(result=await runner.run(request, run.note, ask=ask))
         except CondaRunError as error:
             run.end(error=error)
         except Exception as error:

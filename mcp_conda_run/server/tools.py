@@ -30,6 +30,7 @@ from .arguments import (
     TimeoutS,
     WaitS,
 )
+from .asking import asker
 from .heartbeat import tell_progress
 from .results import answer_of, error_result, plan_result
 from .runs import Run, Runs
@@ -189,7 +190,7 @@ class Tools:
     async def _run(self, ctx: Context[Any, Any], request: RunRequest, wait_s: float) -> CallToolResult:
         try:
             _check_bounds(request, self._runs.settings)
-            run = self._runs.start(request)
+            run = self._runs.start(request, asker(ctx, self._runs.settings))
         except RequestError as error:
             return error_result(error)
         if declares_tasks(ctx.request_context):

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 from mcp_conda_run.errors import HostError, InstallError, RequestError
 from mcp_conda_run.models import (
+    Ask,
     Figure,
     Plan,
     PlannedPackage,
@@ -38,7 +39,9 @@ class Scripted:
         self.holding = asyncio.Event()
         self.closed = False
 
-    async def run(self, request: RunRequest, progress: ProgressCallback = no_progress) -> RunResult:
+    async def run(
+        self, request: RunRequest, progress: ProgressCallback = no_progress, *, ask: Ask | None = None
+    ) -> RunResult:
         self.requests.append(request)
         word, _, rest = (request.code or f"echo {request.file} {list(request.args)}").partition(" ")
         return await getattr(self, f"_{word}")(rest, progress)
