@@ -70,6 +70,7 @@ def frame(to: Converter, value: Any) -> Any:
             break
         name, row = to.inner(label), [to.inner(column[position]) for column in cells]
         if to.left < 0:  # no part of a row
+            to.left = 0
             break
         index.append(name)
         data.append(row)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from json.encoder import JSONEncoder, encode_basestring_ascii
+from json.encoder import encode_basestring_ascii
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ MAX_TYPE_NAME = 200
 MAX_INTEGER_BITS = 10_000
 """Longer integers are not written out: it takes quadratic time, and newer Pythons refuse more than 4300 digits."""
 SLACK_BYTES = 4096
-"""By how much the budget, which counts roughly, may be overdrawn."""
-ENCODE = JSONEncoder(separators=(",", ":")).encode
+"""By how much the last part of a value may overdraw the budget."""
 CYCLE, TOO_DEEP = "<cycle>", "<too deep>"
 
 MRO = type.__dict__["__mro__"].__get__
@@ -60,10 +59,9 @@ def natural(value: Any, value_bytes: int) -> tuple[Any, bool, bool]:
     converter = Converter(value_bytes)
     try:
         form = converter.convert(value)
-        fits = len(ENCODE(form)) <= value_bytes + SLACK_BYTES
     except BaseException:  # no form, or its own methods raised
         return None, False, False
-    return (form, True, converter.truncated) if fits else (None, False, True)
+    return (form, True, converter.truncated) if converter.left >= -SLACK_BYTES else (None, False, True)
 
 
 def type_name(value: Any) -> str:

@@ -19,6 +19,7 @@ import linecache
 import os
 import sys
 import traceback  # noqa: F401
+from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
 TYPE_CHECKING = False
@@ -155,7 +156,7 @@ def prepare(request: Mapping[str, Any]) -> Job:
             "__builtins__": builtins,
             "__cached__": None,
             "__annotations__": {},
-            "__loader__": importlib.util.spec_from_file_location("__main__", job.filename).loader,  # type: ignore[union-attr]
+            "__loader__": SourceFileLoader("__main__", job.filename),
             **job.globals,
         }
     )
@@ -203,11 +204,11 @@ unprofile = sys.setprofile
 def write_source(job: Job) -> None:
     """Write the program to its file, where inspect, multiprocessing and tracebacks look for it."""
     try:
-        os.makedirs(os.path.dirname(job.filename), exist_ok=True)
+        os.makedirs(os.path.dirname(job.filename) or ".", exist_ok=True)
         with open(job.filename, "w", encoding="utf-8", errors="surrogatepass", newline="") as file:
             file.write(job.text)
-    except OSError as error:
-        job.notes.append(f"The code could not be written to {job.filename}: {error.strerror}.")
+    except (OSError, ValueError) as error:  # a ValueError is about the name
+        job.notes.append(f"The code could not be written to {job.filename}: {error}.")
         remember_source(job)
 
 
@@ -275,7 +276,7 @@ def broken(job: Job, error: BaseException) -> None:
     """The program ended with an exception."""
     remember_source(job)
     job.exit_code = 130 if issubclass(type(error), KeyboardInterrupt) else 1
-    job.error = failures.describe(error, job.code, job.text_bytes)
+    job.error = failures.describe(error, job.code, job.text_bytes, display.clip)
     if sys.excepthook is not sys.__excepthook__:
         ending.quietly(lambda: sys.excepthook(type(error), error, error.__traceback__))
 

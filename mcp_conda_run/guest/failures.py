@@ -10,7 +10,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import CodeType, TracebackType
     from typing import Any
 
@@ -18,6 +18,7 @@ MAX_CHAIN = 200
 """Exceptions looked at in one chain; Python itself shows fewer."""
 MAX_MESSAGE = 2000
 MAX_MISSING = 20
+MAX_NAME = 300
 
 CAUSE = BaseException.__dict__["__cause__"].__get__
 CONTEXT = BaseException.__dict__["__context__"].__get__
@@ -28,8 +29,17 @@ own_files: set[str] = set()
 """The file names in the code objects of the guest's own modules; `execute.py` fills it."""
 
 
-def describe(error: BaseException, main: CodeType | None, text_bytes: int) -> dict[str, Any]:
-    """Return the record's `error` field; `main` is the code object of the user's program, if it compiled."""
+def describe(
+    error: BaseException, main: CodeType | None, text_bytes: int, clip: Callable[[str, int], str]
+) -> dict[str, Any]:
+    """Return the record's `error` field.
+
+    Args:
+        error: what ended the program.
+        main: the code object of the program, if it compiled.
+        text_bytes: how long the traceback may be, as ASCII JSON.
+        clip: cuts a text to so many bytes of ASCII JSON (`display.clip`).
+    """
     try:
         for member in chain(error):
             BaseException.with_traceback(member, without_own_frames(TRACEBACK(member), main))
@@ -39,7 +49,7 @@ def describe(error: BaseException, main: CodeType | None, text_bytes: int) -> di
     return {
         "type": class_name(error),
         "message": first_line(error),
-        "traceback": shorten(traceback, text_bytes),
+        "traceback": shorten(traceback, text_bytes, clip),
         "missing": missing_modules(error),
     }
 
@@ -115,7 +125,7 @@ def missing_module(error: Any) -> str:
     was asked for belongs to another distribution (`google.cloud.storage`).
     """
     name = error.name
-    if type(name) is not str or len(name) > MAX_MESSAGE:
+    if type(name) is not str or len(name) > MAX_NAME:
         return ""
     if issubclass(type(error), ModuleNotFoundError):
         return name
@@ -142,14 +152,10 @@ def exit_status(leaving: SystemExit) -> tuple[int, str]:
         return 1, ""
 
 
-def shorten(text: str, limit: int) -> str:
-    """Keep the head and the tail, where the point of a traceback is; its JSON form stays under `limit` bytes."""
-    size = len(text.encode("ascii", "backslashreplace")) + text.count("\n") + text.count('"') + text.count("\\")
-    if 2 * size <= limit or len(text) * 12 <= limit:
+def shorten(text: str, limit: int, clip: Callable[[str, int], str]) -> str:
+    """Keep the head, and the tail, where the point of a traceback is, so that it takes `limit` bytes as ASCII JSON."""
+    if clip(text, limit) == text:
         return text
-    room = max(limit * len(text) // (2 * size), 100)
-    if room >= len(text):
-        return text
-    head = room // 4
-    tail = room - head
-    return f"{text[:head]}\n... [{len(text) - room} characters left out] ...\n{text[-tail:]}"
+    head = clip(text, limit // 4)
+    tail = clip(text[::-1], limit // 4 * 3 - 100)[::-1]
+    return f"{head}\n... [{len(text) - len(head) - len(tail)} characters left out] ...\n{tail}"

@@ -197,6 +197,23 @@ async def test_code_is_written_only_if_that_is_asked_for(run, tmp_path):
     assert (tmp_path / "mine.py").read_text() == "# as it was\n"
 
 
+@pytest.mark.parametrize("name", ["script", "my script.txt", "sub/dir/x.py", "ü.py"])
+async def test_the_file_may_have_any_name(run_any, tmp_path, name):
+    said = await run_any("import os\n[__file__, os.path.exists(__file__)]", filename=f"{tmp_path}/{name}")
+    assert value(said) == [f"{tmp_path}/{name}", True]
+
+
+async def test_a_name_that_no_file_can_have_is_a_note(run_any):
+    said = await run_any("1 + 1", filename="a\ud800.py")
+    assert value(said) == 2
+    assert "could not be written" in said.record.notes[0]
+
+
+async def test_a_relative_file_name_works(run_any, tmp_path):
+    assert value(await run_any("__file__", filename="main.py")) == "main.py"
+    assert (tmp_path / "main.py").exists()
+
+
 async def test_a_file_that_cannot_be_written_is_a_note_and_tracebacks_still_have_source(run, tmp_path):
     (tmp_path / "file").write_text("")
     said = await run("1 / 0", filename=f"{tmp_path}/file/main.py")

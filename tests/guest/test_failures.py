@@ -126,6 +126,11 @@ async def test_a_traceback_is_bounded_and_keeps_its_end(run_any):
     assert error.traceback.endswith("the end\n")
 
 
+async def test_a_traceback_is_bounded_as_json_wherever_its_long_characters_are(run):
+    said = await run("raise ValueError('x' * 300_000 + '\U0001f600' * 100_000)")
+    assert failure(said).traceback.endswith("\U0001f600\n")
+
+
 @pytest.mark.parametrize(
     "hostile",
     [
