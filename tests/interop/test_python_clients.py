@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from .checks import check
 from .environments import last_line, python_with, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the server's runs need Linux")]
 
 CLIENTS = Path(__file__).parent / "clients"
-TOOLS = ["cancel_run", "get_run", "plan_python_code", "run_python_code", "run_python_file"]
 REQUIREMENTS = {
     "mcp2": ("mcp>=2.3,<3",),
     "mcp1": ("mcp>=1.30,<2",),
@@ -48,21 +48,6 @@ def eras(targets: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
     """Return the targets with both modes of the official client; server-sent events know the older protocol only."""
     modes = [(name, mode) for name in targets for mode in ("auto", "legacy") if (name, mode) != ("sse", "auto")]
     return {f"{name}-{mode}": {**targets[name], "mode": mode} for name, mode in modes}
-
-
-def check(report: dict[str, Any]) -> None:
-    """Check what every client must get to see."""
-    assert "failed" not in report, report["failed"]
-    answers = report["answers"]
-    assert report["tools"] == TOOLS
-    assert "printed" in answers["value"]["text"]
-    assert "10" in answers["value"]["text"]
-    assert not answers["value"]["error"]
-    assert "ZeroDivisionError: division by zero" in answers["failure"]["text"]
-    assert not answers["failure"]["error"], "an error of the code is an ordinary answer"
-    assert answers["image"]["images"] == 1
-    assert answers["refused"]["error"]
-    assert "did you mean 'timeout_s'?" in answers["refused"]["text"]
 
 
 @pytest.mark.parametrize("transport", ["stdio", "sse", "http"])

@@ -1,0 +1,95 @@
+"""Clients in JavaScript against the real server, and the protocol's own conformance suite."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server.web import Web
+
+from .checks import TOOLS, check
+from .clients.common import CALLS
+from .environments import last_line, node_with, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the server's runs need Linux")]
+
+HERE = Path(__file__).parent
+PACKAGES = (
+    "node@24",  # the suite and the inspector need a newer one than many machines have
+    "@modelcontextprotocol/sdk@1.32.2",
+    "@modelcontextprotocol/inspector@2.12.0",
+    "@modelcontextprotocol/conformance@0.2.0-alpha.12",
+)
+"""In one directory, as npm lets each have its own dependencies."""
+
+
+def node(modules: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of these modules with their own node."""
+    programs = modules / "node_modules" / ".bin"
+    return run([programs / "node", *command], PATH=f"{programs}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.fixture(scope="session")
+def typescript(targets: dict[str, dict[str, object]]) -> dict[str, Any]:
+    """What the TypeScript SDK's client reported of each target."""
+    modules = node_with(*PACKAGES)
+    script = HERE / "clients" / "typescript.cjs"
+    return last_line(node(modules, script, modules, json.dumps(targets), json.dumps(CALLS)))
+
+
+@pytest.mark.parametrize("transport", ["stdio", "sse", "http"])
+def test_the_typescript_client_gets_along(typescript, transport):
+    check(typescript[transport])
+
+
+def inspect(*arguments: str) -> dict[str, Any]:
+    modules = node_with(*PACKAGES)
+    done = node(modules, modules / "node_modules" / ".bin" / "mcp-inspector", "--cli", *arguments)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return json.loads(done.stdout)
+
+
+def test_the_inspector_finds_no_fault_with_the_schemas(web: Web):
+    listed = inspect(f"{web.base}/mcp", "--transport", "http", "--method", "tools/list", "--strict")
+    assert sorted(tool["name"] for tool in listed["tools"]) == TOOLS
+
+
+def test_the_inspector_runs_code(web: Web):
+    call = ("--method", "tools/call", "--tool-name", "run_python_code", "--tool-arg", "python_code=6 * 7")
+    answer = inspect(f"{web.base}/mcp", "--transport", "http", *call)
+    assert answer["structuredContent"]["return_value"] == 42
+
+
+@functools.cache
+def conformance(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    modules = node_with(*PACKAGES)
+    suite = modules / "node_modules" / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"
+    return node(modules, suite, "server", "--url", url, *arguments)
+
+
+@pytest.mark.parametrize("version", ["2025-11-25", "2026-07-28"])
+def test_the_server_conforms_but_for_what_is_listed(web: Web, version):
+    baseline = HERE / f"conformance-{version}.yml"
+    done = conformance(f"{web.base}/mcp", "--spec-version", version, "--expected-failures", str(baseline))
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert "server-sse-multiple-streams" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "http-header-validation",
+        "caching",
+        "sep-2164-resource-not-found",
+    ],
+)
+def test_the_newest_protocol_is_kept_to(web: Web, scenario):
+    done = conformance(f"{web.base}/mcp", "--spec-version", "2026-07-28", "--force", "--scenario", scenario)
+    assert done.returncode == 0, done.stdout[-5000:]
