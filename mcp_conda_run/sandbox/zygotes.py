@@ -206,7 +206,7 @@ class Child:
     def is_ready(self) -> bool:
         """Whether it waits for code now."""
         done = self.ready.done() and not self.ready.cancelled() and self.ready.exception() is None
-        return done and not self.lifeline.has_ended
+        return done and not self.lifeline.has_ended and _peek(self.channels.control)
 
     async def _become_ready(self) -> None:
         await self.lifeline.started()
