@@ -220,20 +220,7 @@ def stdio(
     raise typer.Exit(serve(settings))
 
 
-@app.command()
-def sse(
-    *,
-    host: HostOption = "127.0.0.1",
-    port: PortOption = 3001,
-    path: PathOption = None,
-    mount: MountOption = None,
-    template: TemplateOption = None,
-    isolation: IsolationOption = None,
-) -> None:
-    """Serve MCP over HTTP with server-sent events at /sse (and streamable HTTP at /mcp)."""
-    _serve_http(_settings(path=path, **_mounts(mount), template=template, isolation=isolation), host, port)
-
-
+@app.command("sse")
 @app.command()
 def http(
     *,
@@ -244,7 +231,7 @@ def http(
     template: TemplateOption = None,
     isolation: IsolationOption = None,
 ) -> None:
-    """Serve MCP over streamable HTTP at /mcp (and server-sent events at /sse)."""
+    """Serve MCP over HTTP: server-sent events at /sse and streamable HTTP at /mcp."""
     _serve_http(_settings(path=path, **_mounts(mount), template=template, isolation=isolation), host, port)
 
 
