@@ -39,6 +39,10 @@ def advice(found: Probe, *, read: Callable[[str], str] = _read, exists: Callable
         return "Run the server on Linux, in a virtual machine or in WSL2, to have runs confined."
     if found.best == "A'":
         return "A kernel of version 6.6 or later would keep what runs write in memory instead of on disk."
+    return _about_knobs(read) or _about_containers(exists)
+
+
+def _about_knobs(read: Callable[[str], str]) -> str:
     if read(APPARMOR) == "1":
         return (
             "AppArmor keeps user namespaces from programs without a profile. Either allow them to all:"
@@ -50,6 +54,10 @@ def advice(found: Probe, *, read: Callable[[str], str] = _read, exists: Callable
         return "User namespaces are switched off: `sudo sysctl -w kernel.unprivileged_userns_clone=1`."
     if read(MAX_NAMESPACES) == "0":
         return "User namespaces are switched off: `sudo sysctl -w user.max_user_namespaces=15000`."
+    return ""
+
+
+def _about_containers(exists: Callable[[str], bool]) -> str:
     if any(exists(mark) for mark in CONTAINER_MARKS):
         return (
             "The container forbids namespaces. With Docker or Podman, start it with `--security-opt seccomp=unconfined"

@@ -97,16 +97,9 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("tier", ["A", "A'"])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_it_works_in_a_sandbox(hosts: Callable[[str], Host], program: str, tier: str):
-    answer = hosts("own").run(tier, PROGRAMS[program])
-    assert (answer["out"], answer["exit"]["code"]) == ("True\n", 0), answer["err"]
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_it_works_in_a_sandbox_of_an_unprivileged_server(hosts: Callable[[str], Host], program: str):
-    answer = hosts("unprivileged").run("A", PROGRAMS[program])
+def test_it_works_in_a_sandbox(host: Host, program: str):
+    answer = host.run("A", PROGRAMS[program])
     assert (answer["out"], answer["exit"]["code"]) == ("True\n", 0), answer["err"]
 
 
