@@ -95,11 +95,11 @@ class Run:
 
     def close(self) -> None:
         """Let go of it; the end of the lifeline tells the server that nothing is left of it."""
-        self.lifeline.close()
         self.reports.close()
         for descriptor in (self.process, self.stage):
             if descriptor is not None:
                 os.close(descriptor)
+        self.lifeline.close()
 
 
 class Keeper:
@@ -134,7 +134,8 @@ class Keeper:
         self._on(self._output, self._hear_output)
         while self._zygote.fileno() >= 0 and (self._server_is_there or self._runs):
             for key, _ in self._selector.select(self._wait_s()):
-                if key.fd in self._selector.get_map():  # what came before it may have taken it away
+                # What came before it may have taken it away, and the number may be another's by now.
+                if self._selector.get_map().get(key.fd) is key:
                     key.data()
             if time.monotonic() >= self._next_sample:
                 self._sample()

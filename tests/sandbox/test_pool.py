@@ -276,7 +276,7 @@ async def test_a_cancelled_launch_leaves_nothing(tier: PooledTier, launch: Launc
     empty(tier)
     zygote = the_zygote()
     task = asyncio.create_task(says(tier, launch, "while True: pass"))
-    await until(lambda: zygote.children())
+    await until(zygote.children)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
