@@ -8,17 +8,15 @@ alone. Its helpers lie in the same directory; they are loaded by path and put ne
 
 from __future__ import annotations
 
-import atexit  # noqa: F401 - here and below: what the helpers need later, when the program may have broken importing
+import atexit  # noqa: F401 - here and below: what the helpers need at every end, when importing may be broken
 import binascii
 import builtins
 import fcntl  # noqa: F401
 import gc  # noqa: F401
 import importlib.util
 import json
-import linecache
 import os
 import sys
-import traceback  # noqa: F401
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
@@ -33,7 +31,9 @@ HEADER_BYTES = 8
 COROUTINE = 0x80
 """The flag of code objects with a top-level await (`inspect.CO_COROUTINE`)."""
 ORIGINAL_BUILTINS = dict(vars(builtins))
-ORIGINAL_FINDERS = tuple(sys.meta_path), tuple(sys.path_hooks)
+ORIGINAL_FINDERS = tuple(sys.meta_path)
+ORIGINAL_HOOKS = tuple(sys.path_hooks)
+ORIGINAL_PATH = tuple(sys.path)
 ORIGINAL_MODULES = dict(sys.modules)
 MAX_NOTES = 20
 
@@ -214,6 +214,8 @@ def write_source(job: Job) -> None:
 
 def remember_source(job: Job) -> None:
     """Let tracebacks show the source that ran, whatever became of the file meanwhile."""
+    import linecache
+
     lines = job.text.removeprefix("\ufeff").splitlines(keepends=True)
     linecache.cache[job.filename] = (len(job.text), None, lines, job.filename)
 
@@ -246,9 +248,23 @@ def secured(job: Job, step: Callable[..., None], *args: Any) -> None:
 def mend() -> None:
     """Put back what our own steps stand on, where the program replaced it."""
     vars(builtins).update(ORIGINAL_BUILTINS)
-    sys.meta_path[:], sys.path_hooks[:] = ORIGINAL_FINDERS
+    mend_importing()
+
+
+def mend_importing() -> None:
+    """Add what importing needs, where the program took it away; a traceback is made by modules that come late."""
+    for name in [name for name, module in sys.modules.items() if module is None]:
+        del sys.modules[name]
     for name, module in ORIGINAL_MODULES.items():
         sys.modules.setdefault(name, module)
+    add_missing(sys.meta_path, ORIGINAL_FINDERS)
+    add_missing(sys.path_hooks, ORIGINAL_HOOKS)
+    add_missing(sys.path, ORIGINAL_PATH)
+
+
+def add_missing(present: list[Any], needed: tuple[Any, ...]) -> None:
+    """Append what is needed and not there."""
+    present.extend(each for each in needed if each not in present)
 
 
 def keep_value(job: Job) -> None:
@@ -274,6 +290,7 @@ def left(job: Job, leaving: SystemExit) -> None:
 
 def broken(job: Job, error: BaseException) -> None:
     """The program ended with an exception."""
+    mend_importing()
     remember_source(job)
     job.exit_code = 130 if issubclass(type(error), KeyboardInterrupt) else 1
     job.error = failures.describe(error, job.code, job.text_bytes, display.clip)

@@ -85,6 +85,24 @@ async def test_the_source_is_shown_even_if_the_file_is_gone(run_any, tmp_path):
     assert "\n    1 / 0\n" in failure(said).traceback
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "sys.path.clear(); sys.meta_path.clear(); sys.path_hooks.clear()",
+        "sys.path = sys.meta_path = []",
+        "sys.modules.clear()",
+        "import builtins; builtins.__import__ = None",
+        "import builtins; builtins.len = builtins.isinstance = builtins.str = None",
+        "sys.modules['traceback'] = sys.modules['linecache'] = None",
+        "sys.setrecursionlimit(60)",
+    ],
+)
+async def test_the_traceback_of_a_program_that_broke_its_interpreter_is_there(run_any, damage):
+    error = failure(await run_any(f"import sys\n{damage}\n1 / 0"))
+    assert error.type == "ZeroDivisionError"
+    assert "1 / 0" in error.traceback
+
+
 async def test_a_keyboard_interrupt_is_an_error_of_its_own(run_any):
     said = await run_any("raise KeyboardInterrupt")
     assert failure(said).type == "KeyboardInterrupt"
