@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     token: SecretStr = Field(default=SecretStr(""), description="What HTTP clients must send as a bearer token.")
     token_file: Path | None = Field(default=None, description="A file that has that token instead.")
     allowed_hosts: Names = Field(default=(), description="Names under which HTTP clients may reach this server.")
+    client_runs: int = Field(
+        default=20, ge=1, description="Runs that one HTTP client (one address) may have under way or waiting."
+    )
 
     timeout_s: float = Field(default=60, gt=0, description="Wall time of a run.")
     max_timeout_s: float = Field(default=3600, gt=0, description="The longest wall time that a request may ask for.")

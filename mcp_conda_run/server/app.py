@@ -6,15 +6,23 @@ the runtime only once a client has its handshake.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
+from mcp.server.lowlevel.helper_types import ReadResourceContents
+from mcp.server.mcpserver import Context
+from mcp.types import InputRequiredResult
+from pydantic import AnyUrl
 
 from .. import __version__
 from ..environments.templates import find_template
 from ..errors import CondaRunError
 from ..settings import Settings
+from .files import file_type
 from .prompts import add_prompts
 from .resources import add_resources
 from .runs import Runs
@@ -25,9 +33,22 @@ NAME = "mcp-conda-run"
 _HANDSHAKE = frozenset({"initialize", "server/discover", "ping"})
 
 
+class Server(MCPServer[Any]):
+    """The SDK's server, whose files have the type that their names stand for; the SDK knows one type for all."""
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """Read a resource."""
+        contents = await super().read_resource(uri, context)
+        if isinstance(contents, InputRequiredResult) or "/files/" not in str(uri):
+            return contents
+        return [replace(each, mime_type=file_type(unquote(str(uri)))) for each in contents]
+
+
 def make_server(runs: Runs) -> MCPServer[Any]:
     """Return the server. It neither opens nor closes the runs: whoever made them does."""
-    server: MCPServer[Any] = MCPServer(
+    server = Server(
         NAME,
         title="Python in conda environments",
         version=__version__,

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import CondaRunError, HostError
-from ..models import Ask, Plan, ProgressCallback, RunRequest, RunResult
+from ..models import Ask, Mount, Plan, ProgressCallback, RunRequest, RunResult
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 
 class Runner(Protocol):
     """What the server needs of a `Runtime`."""
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """Return what runs see of the host."""
+        ...
 
     async def run(self, request: RunRequest, progress: ProgressCallback = ..., *, ask: Ask | None = None) -> RunResult:
         """Run code or a file."""

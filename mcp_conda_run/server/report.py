@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from urllib.parse import quote
 
-from ..models import Json, Plan, Progress, RunError, RunResult, UnknownImport, Value
+from ..models import ChangedFile, Json, Plan, Progress, RunError, RunResult, UnknownImport, Value
 from .schema import (
     CandidateReport,
     DocumentReport,
     ErrorReport,
     FigureReport,
+    FileReport,
     IsolationReport,
     PackageReport,
     PlannedPackageReport,
@@ -23,6 +25,9 @@ from .schema import (
     Report,
     UnknownImportReport,
 )
+
+MAX_FILE_BYTES = 700_000
+"""Larger files are listed but not served: in base64 they would not pass as an event of server-sent events (1 MiB)."""
 
 MAX_DEPTH = 64
 """Deeper JSON than this is shown as text: pydantic's serializer gives up at 255 levels, and clients sooner."""
@@ -140,6 +145,23 @@ def documents_of(result: RunResult, budget: Budget) -> list[DocumentReport]:
     return rows
 
 
+def files_of(result: RunResult, budget: Budget) -> list[FileReport]:
+    """Return what the run made or changed."""
+    return [
+        FileReport(path=short(file.path, 1000), size_bytes=file.size_bytes, uri=_file_uri(result, file))
+        for file in result.files[: budget.items]
+    ]
+
+
+def _file_uri(result: RunResult, file: ChangedFile) -> str:
+    if file.size_bytes > MAX_FILE_BYTES:
+        return ""
+    try:
+        return resource_uri(result, f"files{quote(file.path)}")
+    except UnicodeEncodeError:  # a name that is no text
+        return ""
+
+
 def error_report(error: RunError, budget: Budget) -> ErrorReport:
     """Return a bounded copy of what ended a run."""
     return ErrorReport(
@@ -196,6 +218,8 @@ def report_of(result: RunResult, budget: Budget, *, json_value: Json, figures: l
         signal=short(result.signal, limit),
         limit=short(result.limit, limit),
         figures=figures[: budget.items],
+        files=files_of(result, budget),
+        files_complete=result.files_complete and len(result.files) <= budget.items,
         packages=[
             PackageReport(
                 name=short(p.name, limit),

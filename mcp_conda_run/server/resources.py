@@ -13,8 +13,8 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 
 from ..environments.templates import shipped_templates
-from ..errors import CondaRunError
 from ..models import Figure, RunResult
+from .files import add_files, result_of
 from .images import figure_name
 from .report import DOCUMENT_SUFFIXES, clean, document_name, plain_json
 from .runs import Runs
@@ -43,12 +43,14 @@ def add_resources(server: MCPServer[Any], runs: Runs) -> None:
     )
     async def run_document(run_id: str, number: int) -> str:
         """A JSON document that the value offers of itself, such as a chart's specification."""
-        return _document(_result(runs, run_id), f"document-{number}.json")
+        return _document(result_of(runs, run_id), f"document-{number}.json")
+
+    add_files(server, runs)
 
     @server.resource("run://{run_id}/value.json", mime_type="application/json", title="A run's value as JSON")
     async def run_value_json(run_id: str) -> str:
         """The last expression's value as JSON."""
-        data = _value_json(_result(runs, run_id))
+        data = _value_json(result_of(runs, run_id))
         if not data:
             raise ResourceNotFoundError("The run has no value in JSON that can be sent; read value.")
         return data
@@ -82,7 +84,7 @@ def _add_text(server: MCPServer[Any], runs: Runs, name: str) -> None:
         mime_type="text/plain",
     )
     async def read_text(run_id: str, offset: int = 0) -> str:
-        result = _result(runs, run_id)
+        result = result_of(runs, run_id)
         whole = (result.value.text if result.value else "") if name == "value" else getattr(result, name)
         return clean(whole[max(offset, 0) :][:PAGE_CHARACTERS])
 
@@ -96,7 +98,7 @@ def _add_documents(server: MCPServer[Any], runs: Runs, suffix: str, mime_type: s
         mime_type=mime_type,
     )
     async def read_document(run_id: str) -> str:
-        return _document(_result(runs, run_id), f"value.{suffix}")
+        return _document(result_of(runs, run_id), f"value.{suffix}")
 
 
 def _document(result: RunResult, name: str) -> str:
@@ -116,7 +118,7 @@ def _add_figures(server: MCPServer[Any], runs: Runs, suffix: str, mime_type: str
         mime_type=mime_type,
     )
     async def read_figure(run_id: str, number: int) -> bytes:
-        figure = _figure(_result(runs, run_id), number, mime_type)
+        figure = _figure(result_of(runs, run_id), number, mime_type)
         if figure is None or len(figure.data) > MAX_FIGURE_BYTES:
             raise ResourceNotFoundError(f"The run has no {figure_name(number, mime_type)} that can be sent.")
         return figure.data
@@ -127,13 +129,3 @@ def _figure(result: RunResult, number: int, mime_type: str) -> Figure | None:
         return None
     figure = result.figures[number - 1]
     return figure if figure.mime_type == mime_type else None
-
-
-def _result(runs: Runs, run_id: str) -> RunResult:
-    try:
-        run = runs.get(run_id)
-    except CondaRunError as error:
-        raise ResourceNotFoundError(str(error)) from None
-    if run.result is None:
-        raise ResourceNotFoundError(f"The run {run_id} has no result yet; wait for it with get_run.")
-    return run.result

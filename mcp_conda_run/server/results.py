@@ -16,6 +16,7 @@ from mcp.types import CallToolResult, ContentBlock, ImageContent, ResourceLink, 
 
 from ..errors import CondaRunError, InstallError
 from ..models import Json, Plan, Progress, RunError, RunResult, Status
+from .files import file_type
 from .images import figure_name, is_showable
 from .report import (
     Budget,
@@ -219,6 +220,17 @@ def _links(result: RunResult, report: Report) -> list[ResourceLink]:
         for document in report.representations
         if document.mime_type in _LINKED and not _is_json(result)
     ]
+    links += [
+        ResourceLink(
+            type="resource_link",
+            uri=file.uri,
+            name=file.path.rpartition("/")[2],
+            mime_type=file_type(file.path),
+            size=file.size_bytes,
+        )
+        for file in report.files
+        if file.uri
+    ]
     if report.output != clean(result.output):
         links.insert(
             0,
@@ -268,7 +280,8 @@ def _unknown_lines(report: Report | PlanReport) -> list[str]:
 
 def _notes(report: Report) -> list[str]:
     """Return what a reader of the text alone must still know."""
-    lines = [f"{p.name} {p.version} from {p.channel}: {p.reason}" for p in report.packages]
+    lines = _file_lines(report)
+    lines += [f"{p.name} {p.version} from {p.channel}: {p.reason}" for p in report.packages]
     lines += _unknown_lines(report)
     lines += report.notes
     if len(report.attempts) > 1:
@@ -286,6 +299,15 @@ def _notes(report: Report) -> list[str]:
     if report.python_version:
         lines.append(_circumstances(report))
     return [line for line in lines if line]
+
+
+def _file_lines(report: Report) -> list[str]:
+    if not report.files:
+        return []
+    named = [f"{file.path} ({file.size_bytes} bytes)" for file in report.files[:MAX_LINKS]]
+    more = len(report.files) - len(named)
+    rest = [f"{more} more" if report.files_complete else "more"] if more or not report.files_complete else []
+    return [f"Files made or changed: {', '.join(named + rest)}."]
 
 
 def _circumstances(report: Report) -> str:

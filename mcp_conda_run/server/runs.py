@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import CondaRunError, RequestError
-from ..models import Ask, Plan, Progress, ProgressCallback, RunError, RunRequest, RunResult, Status
+from ..models import Ask, Mount, Plan, Progress, ProgressCallback, RunError, RunRequest, RunResult, Status
 from ..settings import Settings
 from .lazy_runtime import LazyRuntime, OpenRunner, runtime_opener
 
@@ -34,6 +34,7 @@ class Run:
     """A run that was started here.
 
     Attributes:
+        client: who started it, as far as the transport knows: an address, or nothing.
         run_id: 16 hexadecimal digits; unguessable, as over HTTP it is all that separates clients.
         progress: what it is doing now.
         finished: set when `result` or `error` is there.
@@ -41,6 +42,7 @@ class Run:
         error: why it could not even be tried.
     """
 
+    client: str = ""
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
@@ -124,31 +126,35 @@ class Runs:
         if not self._closed:
             self._runtime.prepare()
 
-    def start(self, request: RunRequest, ask: Ask | None = None) -> Run:
+    def start(self, request: RunRequest, ask: Ask | None = None, *, client: str = "") -> Run:
         """Start a run in the background.
 
         Args:
             request: what to run.
             ask: asks the user about packages of PyPI, if there is one to ask.
+            client: who asks; nobody in particular if empty. Each client has a bound of its own.
 
         Raises:
             RequestError: too many are under way, or the server is shutting down.
         """
         if self._closed:
             raise RequestError("The server is shutting down.", code="closing")
+        own = sum(run.client == client for run in self._active)
+        if client and own >= self.settings.client_runs:
+            raise _too_many(f"This client has {own} runs under way or waiting, which is its share of this server.")
         if len(self._active) >= MAX_ACTIVE:
-            raise RequestError(
-                f"{MAX_ACTIVE} runs are under way or waiting.",
-                hint="Wait for some with get_run, or end some with cancel_run.",
-                code="too-many-runs",
-            )
+            raise _too_many(f"{MAX_ACTIVE} runs are under way or waiting.")
         self._forget()
-        run = Run()
+        run = Run(client)
         self._runs[run.run_id] = run
         self._active.add(run)
         run.task = asyncio.create_task(self._work(run, request, ask))
         run.task.add_done_callback(lambda _: self._end(run))
         return run
+
+    async def mounts(self) -> tuple[Mount, ...]:
+        """Return what runs see of the host."""
+        return (await self._runtime.get()).mounts
 
     async def plan(self, request: RunRequest, progress: ProgressCallback) -> Plan:
         """Say what a run would install.
@@ -212,3 +218,7 @@ class Runs:
                 break
             size -= run.size_bytes
             del self._runs[run.run_id]
+
+
+def _too_many(message: str) -> RequestError:
+    return RequestError(message, hint="Wait for some with get_run, or end some with cancel_run.", code="too-many-runs")

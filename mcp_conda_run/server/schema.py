@@ -64,6 +64,14 @@ class DocumentReport(_Part):
     uri: str = Field(default="", description="The resource that has it.")
 
 
+class FileReport(_Part):
+    """A file that the run made or changed."""
+
+    path: str
+    size_bytes: int
+    uri: str = Field(default="", description="The resource that has it; empty if it is too large.")
+
+
 class FigureReport(_Part):
     """A figure that was open at the end, or the value's own image."""
 
@@ -113,6 +121,8 @@ class Report(_Part):
     signal: str = ""
     limit: str = Field(default="", description="The limit that ended the run, such as memory.")
     figures: list[FigureReport] = []
+    files: list[FileReport] = Field(default=[], description="Files made or changed below the mounted directory.")
+    files_complete: bool = Field(default=True, description="Whether files lists all of them.")
     packages: list[PackageReport] = []
     unknown_imports: list[UnknownImportReport] = []
     python_version: str = ""

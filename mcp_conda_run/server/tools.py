@@ -11,6 +11,7 @@ import anyio
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
+from starlette.requests import Request
 
 from ..environments.templates import shipped_templates
 from ..errors import CondaRunError, RequestError
@@ -190,7 +191,7 @@ class Tools:
     async def _run(self, ctx: Context[Any, Any], request: RunRequest, wait_s: float) -> CallToolResult:
         try:
             _check_bounds(request, self._runs.settings)
-            run = self._runs.start(request, asker(ctx, self._runs.settings))
+            run = self._runs.start(request, asker(ctx, self._runs.settings), client=_client(ctx))
         except RequestError as error:
             return error_result(error)
         if declares_tasks(ctx.request_context):
@@ -201,6 +202,13 @@ class Tools:
             run.cancel()  # nobody knows its id yet, so nobody could ever ask for it
             raise
         return answer_of(run)
+
+
+def _client(ctx: Context[Any, Any]) -> str:
+    """Return the address of an HTTP client; uvicorn believes a proxy on this machine about it. Nothing over stdio."""
+    request = ctx.request_context.request
+    address = request.client if isinstance(request, Request) else None
+    return address.host if address is not None else ""
 
 
 def _check_bounds(request: RunRequest, settings: Settings) -> None:

@@ -32,6 +32,8 @@ from .pictures import png
 class Scripted:
     """Knows `echo TEXT`, `hold [FILE]`, `figures N`, `big N`, `offer TYPE`, `pollute TEXT`, and four ways to fail."""
 
+    mounts = ()
+
     def __init__(self) -> None:
         self.requests: list[RunRequest] = []
         self.release = asyncio.Event()

@@ -1,15 +1,19 @@
 """Calls of the tools, by a client in this process, over a scripted runner."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
 
-from mcp_conda_run.models import Progress
+from mcp_conda_run.errors import RequestError
+from mcp_conda_run.models import Progress, RunRequest
 from mcp_conda_run.server import heartbeat
 from mcp_conda_run.server import runs as runs_module
+from mcp_conda_run.server.runs import Runs
 
 from .conftest import serving, text
+from .scripted import Scripted
 
 
 async def call(settings, code="", **arguments):
@@ -298,6 +302,19 @@ async def test_more_runs_than_the_bound_are_refused(settings, monkeypatch):
         for _ in range(2):
             await served.call(python_code="hold", wait_s=0)
         assert "too-many-runs" in text(await served.call(python_code="echo", wait_s=0))
+
+
+async def test_a_client_beyond_its_share_is_refused_and_others_are_not(settings):
+    async with Runs(settings.model_copy(update={"client_runs": 2}), lambda: contextlib.nullcontext(Scripted())) as runs:
+        greedy = [runs.start(RunRequest(code="hold"), client="192.0.2.1") for _ in range(2)]
+        with pytest.raises(RequestError, match="This client has 2 runs under way or waiting") as refused:
+            runs.start(RunRequest(code="echo"), client="192.0.2.1")
+        assert refused.value.code == "too-many-runs"
+        assert "get_run" in refused.value.hint
+        runs.start(RunRequest(code="echo"), client="192.0.2.2")
+        greedy[0].cancel()
+        await greedy[0].finished.wait()
+        runs.start(RunRequest(code="echo"), client="192.0.2.1")
 
 
 async def test_old_answers_are_forgotten(settings, monkeypatch):
