@@ -1,0 +1,1 @@
+"""The parts of `scripts/bench`: what is measured, and how it is shown."""
