@@ -15,6 +15,7 @@ import typer
 
 from . import __version__
 from .errors import CondaRunError, InstallError, RequestError, SettingsError
+from .logs import configure
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -76,6 +77,7 @@ def root(
     set_: SetOption = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
     log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "warning",
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON, one object a line.")] = False,
 ) -> None:
     """Set up what all commands share."""
     _everywhere.update(_assignments(set_))
@@ -85,7 +87,7 @@ def root(
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
         raise typer.BadParameter(f"{log_level!r} is no log level", param_hint="--log-level")
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(level, as_json=log_json)
 
 
 @app.command()
@@ -371,7 +373,7 @@ def _show(result: RunResult, figures: Path | None) -> None:
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
         for number, figure in enumerate(result.figures, 1):
-            target = figures / f"figure-{number}.png"
+            target = figures / f"figure-{number}.{figure.mime_type.rpartition('/')[2]}"
             target.write_bytes(figure.data)
             typer.echo(f"saved {target}", err=True)
     elif result.figures:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from .tracing import record_span
+
 
 @dataclass(slots=True)
 class Phases:
@@ -24,8 +26,9 @@ class Phases:
         finally:
             self.add(name, time.perf_counter() - began)
 
-    def add(self, name: str, seconds: float) -> None:
-        """Add to a phase."""
+    def add(self, name: str, seconds: float, *, ended_s_ago: float = 0) -> None:
+        """Add to a phase what ended now, or so long ago."""
+        record_span(name, seconds, ended_s_ago=ended_s_ago)
         self.timings_ms[name] = round(self.timings_ms.get(name, 0) + seconds * 1000, 3)
 
     def finish(self) -> dict[str, float]:

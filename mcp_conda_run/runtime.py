@@ -199,7 +199,7 @@ class Runtime:
         async with self.tier.launch(launch) as process:
             phases.add("start", time.perf_counter() - began)
             said = await converse(process, guest_request(process, source, prepared, request), launch.limits)
-            phases.add("start", said.ready_s)
+            phases.add("start", said.ready_s, ended_s_ago=said.run_s)
             phases.add("run", said.run_s)
             ended = time.perf_counter()
         phases.add("clean", time.perf_counter() - ended)

@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     token: SecretStr = Field(default=SecretStr(""), description="What HTTP clients must send as a bearer token.")
     token_file: Path | None = Field(default=None, description="A file that has that token instead.")
     allowed_hosts: Names = Field(default=(), description="Names under which HTTP clients may reach this server.")
+    audit_log: Path | None = Field(
+        default=None, description="A file to which the server writes every run and what was installed for it."
+    )
     client_runs: int = Field(
         default=20, ge=1, description="Runs that one HTTP client (one address) may have under way or waiting."
     )

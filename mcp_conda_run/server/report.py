@@ -267,6 +267,7 @@ def _isolation(result: RunResult, budget: Budget) -> IsolationReport | None:
 
 def plan_report(plan: Plan, items: int = 200, limit: int = 500) -> PlanReport:
     """Return the structured form of a plan, with bounded lists and strings."""
+    solved = {package.name: package for package in plan.solution}
     return PlanReport(
         packages=[
             PlannedPackageReport(
@@ -277,12 +278,15 @@ def plan_report(plan: Plan, items: int = 200, limit: int = 500) -> PlanReport:
                 decision=short(p.decision, limit),
                 reason=short(p.reason, limit),
                 confidence=p.confidence,
-                channel=short(p.channel, limit),
+                channel=short(solved[p.name].channel if p.name in solved else p.channel, limit),
+                version=short(solved[p.name].version if p.name in solved else "", limit),
             )
             for p in plan.packages[:items]
         ],
         unknown_imports=[unknown_report(unknown, limit) for unknown in plan.unknown[:items]],
         python=short(plan.python, limit),
         channels=[short(channel, limit) for channel in plan.channels[:items]],
+        added_packages=len(plan.solution),
+        download_bytes=plan.download_bytes,
         notes=[short(note, limit) for note in plan.notes[:items]],
     )

@@ -93,7 +93,9 @@ def error_result(error: CondaRunError) -> CallToolResult:
 def plan_result(plan: Plan) -> CallToolResult:
     """Return the answer for a plan: what would be installed, and why."""
     report = plan_report(plan)
-    lines = [f"{p.spec} ({p.channel or 'any channel'}): {p.reason}" for p in report.packages]
+    lines = [f"{p.name} {p.version or p.spec} ({p.channel or p.manager}): {p.reason}" for p in report.packages]
+    if report.added_packages:
+        lines.append(f"{report.added_packages} packages in all, at most {report.download_bytes / 1e6:.1f} MB to fetch.")
     lines += _unknown_lines(report)
     lines += report.notes
     text = "\n".join(

@@ -15,9 +15,11 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from ..errors import CondaRunError, RequestError
+from ..errors import CondaRunError, HostError, RequestError
 from ..models import Ask, Mount, Plan, Progress, ProgressCallback, RunError, RunRequest, RunResult, Status
 from ..settings import Settings
+from ..tracing import run_span
+from .audit import AuditLog
 from .lazy_runtime import LazyRuntime, OpenRunner, runtime_opener
 
 log = logging.getLogger(__name__)
@@ -105,6 +107,7 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self._active: set[Run] = set()
         self._closed = False
+        self._audit = AuditLog(settings.audit_log)
         self.ended: Counter[str] = Counter()
         self.seconds = 0.0
 
@@ -136,6 +139,7 @@ class Runs:
 
         Raises:
             RequestError: too many are under way, or the server is shutting down.
+            HostError: it cannot be written to the audit log.
         """
         if self._closed:
             raise RequestError("The server is shutting down.", code="closing")
@@ -146,6 +150,7 @@ class Runs:
             raise _too_many(f"{MAX_ACTIVE} runs are under way or waiting.")
         self._forget()
         run = Run(client)
+        self._audit.began(run.run_id, client, request)
         self._runs[run.run_id] = run
         self._active.add(run)
         run.task = asyncio.create_task(self._work(run, request, ask))
@@ -193,7 +198,16 @@ class Runs:
     async def _work(self, run: Run, request: RunRequest, ask: Ask | None) -> None:
         try:
             runner = await self._runtime.get()
-            run.end(result=await runner.run(request, run.note, ask=ask))
+            with run_span(run.run_id) as span:
+
+                def note(progress: Progress) -> None:
+                    run.note(progress)
+                    span.note(progress)
+
+                result = await runner.run(request, note, ask=ask)
+                span.describe(status=str(result.status), template=result.template, environment=result.environment)
+                span.describe(packages=",".join(package.name for package in result.packages), limit=result.limit)
+            run.end(result=result)
         except CondaRunError as error:
             run.end(error=error)
         except Exception as error:
@@ -204,8 +218,14 @@ class Runs:
         """Let go of a run whose task is over; one that was cancelled, perhaps before it began, gets its result here."""
         self._active.discard(run)
         run.end(result=RunResult(status=Status.CANCELLED, error=RunError("Cancelled", "The run was cancelled.")))
-        self.ended[str(run.result.status) if run.result is not None else "refused"] += 1
+        status = str(run.result.status) if run.result is not None else "refused"
+        self.ended[status] += 1
         self.seconds += run.elapsed_s
+        log.info("run ended", extra={"run_id": run.run_id, "status": status, "seconds": round(run.elapsed_s, 3)})
+        try:
+            self._audit.ended(run.run_id, run.elapsed_s, run.result, run.error)
+        except HostError as error:
+            log.error("%s", error.message)
 
     def _forget(self) -> None:
         """Drop finished runs that are too old, too many or too large, the oldest first."""

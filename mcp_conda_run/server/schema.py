@@ -146,6 +146,7 @@ class PlannedPackageReport(_Part):
     reason: str
     confidence: float
     channel: str
+    version: str = ""
 
 
 class PlanReport(_Part):
@@ -155,4 +156,6 @@ class PlanReport(_Part):
     unknown_imports: list[UnknownImportReport] = []
     python: str = ""
     channels: list[str] = []
+    added_packages: int = 0
+    download_bytes: int = 0
     notes: list[str] = []

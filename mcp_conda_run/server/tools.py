@@ -192,7 +192,7 @@ class Tools:
         try:
             _check_bounds(request, self._runs.settings)
             run = self._runs.start(request, asker(ctx, self._runs.settings), client=_client(ctx))
-        except RequestError as error:
+        except CondaRunError as error:
             return error_result(error)
         if declares_tasks(ctx.request_context):
             wait_s = min(wait_s, GRACE_S)
