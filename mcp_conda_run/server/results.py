@@ -30,7 +30,7 @@ from .report import (
     short,
 )
 from .runs import Run
-from .schema import ErrorReport, FigureReport, PlanReport, Report
+from .schema import ErrorReport, FigureReport, PlannedPackageReport, PlanReport, Report
 
 MAX_RESULT_BYTES = 690_000
 MAX_LINKS = 20
@@ -93,9 +93,11 @@ def error_result(error: CondaRunError) -> CallToolResult:
 def plan_result(plan: Plan) -> CallToolResult:
     """Return the answer for a plan: what would be installed, and why."""
     report = plan_report(plan)
-    lines = [f"{p.name} {p.version or p.spec} ({p.channel or p.manager}): {p.reason}" for p in report.packages]
+    lines = [f"{_what(p)} ({p.channel or p.manager}): {p.reason}" for p in report.packages]
     if report.added_packages:
-        lines.append(f"{report.added_packages} packages in all, at most {report.download_bytes / 1e6:.1f} MB to fetch.")
+        lines.append(
+            f"{report.added_packages} package(s) in all, at most {report.download_bytes / 1e6:.1f} MB to fetch."
+        )
     lines += _unknown_lines(report)
     lines += report.notes
     text = "\n".join(
@@ -106,6 +108,10 @@ def plan_result(plan: Plan) -> CallToolResult:
         )
     )
     return _result([TextContent(type="text", text=text)], report)
+
+
+def _what(package: PlannedPackageReport) -> str:
+    return f"{package.name} {package.version}" if package.version else package.spec
 
 
 def size_bytes(answer: CallToolResult) -> int:

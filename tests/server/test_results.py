@@ -16,6 +16,7 @@ from mcp_conda_run.models import (
     Candidate,
     Figure,
     Isolation,
+    LockedPackage,
     Plan,
     PlannedPackage,
     Progress,
@@ -315,11 +316,12 @@ def test_a_run_that_goes_on_names_its_run_id_and_the_tool_to_call():
 
 
 def test_a_plan_says_what_and_why():
-    plan = Plan(packages=(PlannedPackage(spec="gdal >=3.8", name="gdal", reason="osgeo is part of gdal"),))
-    answer = plan_result(plan)
+    solution = (LockedPackage(name="gdal", version="3.13.3", channel="conda-forge", size_bytes=2_500_000),)
+    planned = (PlannedPackage(spec="gdal >=3.8", name="gdal", reason="osgeo is part of gdal"),)
+    answer = plan_result(Plan(packages=planned, solution=solution))
     assert text(answer) == (
         '<status>success</status>\n<dependencies>["gdal"]</dependencies>\n<notes>\n'
-        "gdal >=3.8 (any channel): osgeo is part of gdal\n</notes>"
+        "gdal 3.13.3 (conda-forge): osgeo is part of gdal\n1 package(s) in all, at most 2.5 MB to fetch.\n</notes>"
     )
     jsonschema.validate(structured(answer), PlanReport.model_json_schema())
 
