@@ -256,3 +256,15 @@ async def test_what_a_run_changed_below_the_mount_is_listed(runtime: Runtime, tm
     result = await runtime.run(RunRequest(code=code))
     assert [(file.path, file.size_bytes) for file in result.files] == [("/working/a/new.txt", 3)]
     assert result.files_complete
+
+
+async def test_a_package_without_python_modules_can_be_asked_for(runtime: Runtime):
+    code = "import os, sys\nos.environ.get('MCR_ENV_VAR'), os.environ.get('MCR_ACTIVATED') == sys.prefix + '/share/mcr'"
+    result = await runtime.run(RunRequest(code=code, packages=("mcr-activate",)))
+    assert result.value is not None, result.error
+    assert result.value.json == ["1", True]
+
+
+async def test_another_python_is_an_install_error_where_the_channel_has_none(runtime: Runtime):
+    result = await runtime.run(RunRequest(code="1", python="3.99"))
+    assert (result.status, result.error and result.error.type) == (Status.INSTALL_ERROR, "unsatisfiable")
