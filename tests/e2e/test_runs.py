@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -266,5 +267,6 @@ async def test_a_package_without_python_modules_can_be_asked_for(runtime: Runtim
 
 
 async def test_another_python_is_an_install_error_where_the_channel_has_none(runtime: Runtime):
-    result = await runtime.run(RunRequest(code="1", python="3.99"))
+    other = "3.13" if sys.version_info[:2] != (3, 13) else "3.12"
+    result = await runtime.run(RunRequest(code="1", python=other))
     assert (result.status, result.error and result.error.type) == (Status.INSTALL_ERROR, "unsatisfiable")
