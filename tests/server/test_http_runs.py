@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from .conftest import text
 from .real import HTTP, environment
@@ -101,3 +103,15 @@ async def test_a_client_beyond_its_share_is_told_so(web):
         answers = [await client.call_tool("run_python_code", arguments) for _ in range(3)]
     assert [answer.is_error for answer in answers] == [False, False, True]
     assert "too-many-runs: This client has 2 runs under way or waiting" in text(answers[2])
+
+
+async def test_clients_behind_a_proxy_of_this_machine_have_shares_of_their_own(web):
+    answers = []
+    for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.1"):
+        async with (
+            httpx2.AsyncClient(headers={"X-Forwarded-For": address}) as proxied,
+            Client(streamable_http_client(f"{web.base}/mcp", http_client=proxied)) as client,
+        ):
+            arguments = {"python_code": code_that_waits("shares"), "wait_s": 0}
+            answers.append(await client.call_tool("run_python_code", arguments))
+    assert [answer.is_error for answer in answers] == [False, False, False, True]
