@@ -7,7 +7,8 @@ are those of `sandbox/confinement.py`; what differs is that the zygote's root se
 to be entered: the sources of the mounts lie in a hidden directory, which is taken off.
 
 Messages to the keeper: `started` with descriptors of the stage and, if asked for, of the listening socket for the
-proxy; then the main process's wait status as a number; or, if something fails, `!` and the reason.
+proxy; then the main process's wait status as a number, and whether it left no other process behind; or, if something
+fails, `!` and the reason.
 """
 
 from __future__ import annotations
@@ -130,10 +131,20 @@ def be_first(main: int, reports: socket.socket, outward: list[int]) -> NoReturn:
         while True:
             pid, status = os.wait()
             if pid == main:
-                reports.send(b"%d" % status)
+                reports.send(b"%d %d" % (status, is_alone()))
                 break
     finally:
         os._exit(0)
+
+
+def is_alone() -> bool:
+    """Say whether no other process of the namespace is left: those whose parents have ended are children of pid 1."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return True
+    return False
 
 
 # --- pid 2 ------------------------------------------------------------------------------------------------------------

@@ -110,7 +110,10 @@ class PooledTier(NamespaceTier):
                 yield RunProcess(child.channels, child.lifeline, paths, SCRATCH, isolation, start=how)
         finally:
             try:
-                await child.end()
+                if child.lifeline.alone:
+                    shelf.discard(child)  # only its pid 1 is left, on its way out
+                else:
+                    await child.end()
             finally:
                 shelf.release(slot)
 

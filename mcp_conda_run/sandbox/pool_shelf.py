@@ -148,7 +148,7 @@ class Shelf:
         self.zygote.close()
 
     def discard(self, child: Child) -> None:
-        """End a process that got no code."""
+        """End a process without waiting for its end."""
         child.discard()
         self._discarded.add(child)
         child.when_ended(self._discarded.discard)

@@ -179,6 +179,7 @@ class Lifeline:
         self.identity_dropped = False
         self.listener: socket.socket | None = None
         self.memory_bytes = 0
+        self.alone = False
         self._task = loop.create_task(self._follow(), name="lifeline")
 
     async def started(self) -> int:
@@ -254,6 +255,7 @@ class Lifeline:
         elif "status" in report and not self._exit.done():
             self.keeper_reported_end = True
             self.memory_bytes = int(report["memory_bytes"])
+            self.alone = bool(report.get("alone"))  # said by zygotes' keepers: it left no other process behind
             self._exit.set_result(exit_from_status(int(report["status"]), str(report["limit"])))
 
     def _settle(self, error: HostError) -> None:

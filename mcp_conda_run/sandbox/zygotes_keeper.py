@@ -281,8 +281,10 @@ class Keeper:
             run.started = True
             run.stage = descriptors.pop(0)
             run.report(*descriptors, started=run.pid, identity_dropped=self._identity_dropped)
-        elif data.strip().isdigit():
-            run.report(status=int(data) & 0xFFFF, limit=run.limit, memory_bytes=run.peak)
+        elif data[:1].isdigit():
+            words = [int(word) for word in data.split() if word.isdigit()]
+            status, alone = words[0] & 0xFFFF, words[1:] == [1]
+            run.report(status=status, limit=run.limit, memory_bytes=run.peak, alone=alone)
         else:
             run.report(failed=data[1:].decode("utf-8", "replace"))
         for descriptor in descriptors:

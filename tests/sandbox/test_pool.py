@@ -299,6 +299,18 @@ async def test_a_run_under_way_survives_the_end_of_the_pool(place: Place, launch
     assert not zygote.is_running()
 
 
+async def test_daemons_of_a_run_are_dead_when_its_context_ends(tier: PooledTier, launch: Launch):
+    await tier.warm(launch)
+    zygote = the_zygote()
+    code = (
+        "import os\nfor n in range(3):\n  if os.fork() == 0:\n    os.setsid(); os.execv('/bin/sleep', ['mine', '600'])"
+    )
+    for _ in range(5):
+        await run(tier, launch, code)
+        named = [process for process in zygote.children(recursive=True) if process.name() == "sleep"]
+        assert named == []
+
+
 async def test_many_runs_at_once_are_all_answered(tier: PooledTier, launch: Launch):
     await tier.warm(launch)
     answers = await asyncio.gather(*(says(tier, launch, f"{n} + 0") for n in range(40)))
