@@ -16,7 +16,6 @@ from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 
 from ..errors import CondaRunError
 from ..models import RunResult
-from ..sandbox.files_out import read_left_file
 from .report import MAX_FILE_BYTES
 from .runs import Runs
 
@@ -37,6 +36,8 @@ def add_files(server: MCPServer[Any], runs: Runs) -> None:
     )
     async def run_file(run_id: str, path: str) -> bytes | str:
         """A file that a run lists."""
+        from ..sandbox.files_out import read_left_file  # noqa: PLC0415 - the handshake must not wait for the sandbox
+
         wanted = f"/{path}"
         if all(file.path != wanted for file in result_of(runs, run_id).files):
             raise ResourceNotFoundError("The run lists no such file.")
