@@ -1,7 +1,13 @@
 """Makes a forked process look like an interpreter that has just been started.
 
-Called by `zygote.py` in the run's main process, before it asks for code. What cannot be made fresh, and why it does not
-matter, is in the README's page on the pool: the seed of string hashes, the address layout, `sys.modules`.
+Called by `zygote.py` in the run's main process, before it asks for code. What stays different, and why:
+
+* string hashes have the zygote's seed, so sets have the same order in all of its runs; the seed is read at start only;
+* the address layout is the zygote's: a fork copies it; there is nothing of another run or of the server in it;
+* `sys.modules` holds what was preloaded, and `ctypes`, which building the walls needs; objects that existed before the
+  fork are frozen for the garbage collector, so `gc.get_objects` does not list them;
+* `/proc/self/environ` and `/proc/self/cmdline` show how the zygote was started; `os.environ` and C's are the run's own;
+* `MCP_CONDA_RUN_ID` names the process, not the run: a process is sealed before it is known for which run.
 """
 
 from __future__ import annotations
