@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces are 
 # Each prints or returns something; what may differ from run to run is left out by the program itself.
 PROGRAMS = {
     "value": "1 + 1",
-    "streams": "import sys; print('out'); print('err', file=sys.stderr); [s.encoding for s in (sys.stdout, sys.stderr)]",
+    "streams": "import sys; print('out'); print('err', file=sys.stderr)\n"
+    "[s.encoding for s in (sys.stdout, sys.stderr)]",
     "buffering": "import sys; [(s.line_buffering, s.isatty(), s.seekable()) for s in (sys.stdin, sys.stdout)]",
     "stdin": "import sys; sys.stdin.read()",
     "traceback": "def f():\n    1 / 0\nf()",
@@ -32,7 +33,8 @@ PROGRAMS = {
     "atexit": "import atexit; atexit.register(lambda: print('bye')); 1 / 0",
     "threads": "import threading, time\nthreading.Thread(target=lambda: (time.sleep(.1), print('late'))).start()\n"
     "print('end', threading.active_count(), threading.current_thread() is threading.main_thread())",
-    "executor": "from concurrent.futures import ThreadPoolExecutor as T\nwith T(8) as e: print(sum(e.map(int, range(99))))",
+    "executor": "from concurrent.futures import ThreadPoolExecutor as T\n"
+    "with T(8) as e: print(sum(e.map(int, range(99))))",
     "asyncio": "import asyncio\nasync def f():\n    await asyncio.sleep(.01)\n    return 5\nasyncio.run(f())",
     "await": "import asyncio\nawait asyncio.sleep(0, 7)",
     "main": "import sys, __main__; (__name__, __file__, sys.argv, __main__.__file__, '__spec__' in globals())",
@@ -41,7 +43,8 @@ PROGRAMS = {
     "c_environment": "import ctypes, os; l = ctypes.CDLL(None); l.getenv.restype = ctypes.c_char_p\n"
     "[l.getenv(k) for k in (b'HOME', b'OMP_NUM_THREADS', b'OPENBLAS_NUM_THREADS')]",
     "directory": "import os; (os.getcwd(), os.listdir('.'), oct(os.umask(0)))",
-    "ids": "import os; (os.getpid(), os.getppid(), os.getuid(), os.getgid(), os.getgroups(), os.getsid(0) == os.getpid())",
+    "ids": "import os\n"
+    "(os.getpid(), os.getppid(), os.getuid(), os.getgid(), os.getgroups(), os.getsid(0) == os.getpid())",
     "user": "import getpass, os, pwd, socket; (getpass.getuser(), os.path.expanduser('~'), socket.gethostname())",
     "descriptors": "import os; sorted(n for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n))",
     "limits": "import resource as r; [(n, r.getrlimit(getattr(r, n))) for n in dir(r) if n.startswith('RLIMIT_')]",
