@@ -9,6 +9,7 @@ from mcp_conda_run.planning.resolver import Resolver
 from mcp_conda_run.planning.tables import load_tables, read
 
 CONDA_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
+PROJECT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -18,6 +19,16 @@ def test_every_row_names_a_package_or_says_why_there_is_none():
         assert entry.conda or entry.pypi or entry.why_not, key
         assert all(CONDA_NAME.fullmatch(name) for name in (*entry.conda, *entry.companions)), key
         assert re.fullmatch(r"[a-z0-9-]*", entry.channel), key
+
+
+def test_projects_of_pypi_have_names_that_pypi_would_take():
+    for key, entry in load_tables().imports.items():
+        assert not entry.pypi or PROJECT.fullmatch(entry.pypi), key
+
+
+def test_names_of_the_same_are_in_order():
+    for field, names in read("overrides.toml")["same"].items():
+        assert names == sorted(names, key=str.lower), field
 
 
 def test_no_name_is_listed_twice_or_beside_a_row():
