@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 
 from ..conda.lockfile import read_environment
@@ -47,6 +48,7 @@ def template_directories() -> tuple[Path, ...]:
     return tuple(path for path in (package / "env-templates", package.parent / "env-templates") if path.is_dir())
 
 
+@cache
 def shipped_templates() -> dict[str, Path]:
     """Return the shipped templates by name."""
     return {
@@ -80,6 +82,16 @@ def read_template(path: Path, channels: tuple[str, ...] = ()) -> Template:
     Raises:
         SettingsError: it cannot be read, or is no environment.yml that can be used here.
     """
+    try:
+        status = path.stat()
+    except OSError:
+        return _read(path, channels, (0, 0))  # it says what is wrong
+    return _read(path, channels, (status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, channels: tuple[str, ...], _: tuple[int, int]) -> Template:
+    """Read a template; the last argument tells its versions apart, so that each is read once."""
     name = path.name.split(".")[0]
     if not _NAME.fullmatch(name):
         raise SettingsError(
