@@ -72,8 +72,8 @@ PROGRAMS = {
     "a) a sine wave, plotted into the mounted directory": SINE,
     "b) GDAL: a raster made, projected, and its statistics": GDAL,
     "c) a pandas group-by; the last expression's value comes back": PANDAS,
-    "c) the same again, everything being ready now": PANDAS,
     "d) packages that the template does not have": NETWORKX,
+    "c) the group-by again, now from a warm interpreter": PANDAS,
 }
 
 
@@ -150,6 +150,7 @@ def show(result: CallToolResult) -> int:
     for package in document.get("packages", ()):
         print(f"    added {package['name']} {package['version']} because: {package['reason']}")
     timings = document.get("timings_ms", {})
+    print(f"    started by: {document.get('start') or 'nothing'}")
     print("    time: " + ", ".join(f"{phase} {ms:.1f} ms" for phase, ms in timings.items()))
     return int(document.get("status") != "success")
 
