@@ -235,6 +235,7 @@ def report_of(result: RunResult, budget: Budget, *, json_value: Json, figures: l
         python_version=short(result.python_version, limit),
         template=short(result.template, limit),
         environment=short(result.environment, limit),
+        start=short(result.start, limit),
         timings_ms={phase: round(ms, 2) for phase, ms in result.timings_ms.items()},
         isolation=_isolation(result, budget),
         notes=[short(note, limit) for note in result.notes[: budget.items]],

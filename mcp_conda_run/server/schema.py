@@ -128,6 +128,7 @@ class Report(_Part):
     python_version: str = ""
     template: str = ""
     environment: str = ""
+    start: str = ""
     timings_ms: dict[str, float] = {}
     isolation: IsolationReport | None = None
     notes: list[str] = []
