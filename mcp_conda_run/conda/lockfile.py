@@ -33,7 +33,8 @@ ADDRESS = re.compile(r"(?P<channel>(https?://[^/\s]+|file://)(/\S*)?)/(?P<subdir
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MD5 = re.compile(r"[0-9a-f]{32}")
 NAME_OF_SPEC = re.compile(r"(?:[^:\s]+(?:::))?([A-Za-z0-9_.-]+)")
-DEFAULT_HOST = "https://conda.anaconda.org/"
+NAMED_CHANNEL = re.compile(r"https://[^/]+/([^/]+)")
+"""A channel of a public host, which conda shows by its name alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +212,7 @@ def locked_package(row: Row, path: Path) -> LockedPackage:
         build=archive["build"],
         build_number=int(number) if re.fullmatch(r"[0-9]{1,9}", number) else 0,
         subdir=address["subdir"],
-        channel=redact(address["channel"].removeprefix(DEFAULT_HOST)),
+        channel=channel_name(address["channel"]),
         url=row.url,
         sha256=sha256,
         md5=md5,
@@ -250,3 +251,9 @@ def is_stale(
         return digest != input_digest(environment, channels, exclude_newer)
     asked = [NAME_OF_SPEC.match(spec) for spec in environment.dependencies]
     return not all(found and found[1].lower() in names for found in asked)
+
+
+def channel_name(url: str) -> str:
+    """Return how a channel is shown: by its name if its URL has no more than that, else by the URL."""
+    named = NAMED_CHANNEL.fullmatch(redact(url))
+    return named[1] if named else redact(url)

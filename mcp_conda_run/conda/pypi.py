@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..models import Environment, LockedPackage, PlannedPackage, Progress, Progr
 from ..settings import Settings
 from .process import child_environment, module_command, run_child
 from .pypi_faults import timed_out
-from .pypi_index import find_index
+from .pypi_index import Index, find_index
 from .rattler import absolute, as_exception, crashed
 
 log = logging.getLogger(__name__)
@@ -37,12 +38,11 @@ class WheelInstaller:
 
     def __init__(self, settings: Settings, cache: Path) -> None:
         self._cache = cache.absolute()
-        self._index = find_index(settings.pypi_index)
+        self._named_index = settings.pypi_index
         self._timeout_s = settings.install_timeout_s
         self._offline = settings.offline
         denied = (name.partition(":")[2] for name in settings.deny_packages if name.lower().startswith("pypi:"))
         self._rules: dict[str, Any] = {
-            "index": self._index.url,
             "cooldown_days": settings.pip_cooldown_days,
             "min_age_days": settings.pip_min_age_days,
             "exclude_newer": settings.exclude_newer,
@@ -52,7 +52,7 @@ class WheelInstaller:
     def question(self, wanted: Sequence[PlannedPackage], base: Environment) -> str:
         """Return a digest of all that `resolve` depends on but the time and the index's content."""
         rows = sorted([package.spec, package.import_name] for package in wanted)
-        text = json.dumps(["pypi", rows, base.key, self._rules], sort_keys=True)
+        text = json.dumps(["pypi", rows, base.key, self._index.url, self._rules], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     async def resolve(
@@ -92,14 +92,19 @@ class WheelInstaller:
         rows = [asdict(wheel) for wheel in wheels]
         await self._call("install", progress, wheels=rows, prefix=absolute(prefix), python=python)
 
+    @cached_property
+    def _index(self) -> Index:
+        return find_index(self._named_index)
+
     async def _call(self, operation: str, progress: ProgressCallback, **request: Any) -> Any:
         if not self._index.url.startswith(("https://", "http://")):
             raise InstallError(
                 f"The PyPI index that {self._index.source} names is not reached over HTTP, so it cannot be used.",
-                hint="Name one with MCP_CONDA_RUN_PYPI_INDEX, such as https://pypi.org/simple.",
+                hint="Name one with MCP_CONDA_RUN_PYPI_INDEX, such as https://mirror.example/simple.",
                 code="pypi-unreachable",
             )
-        request |= {"operation": operation, "cache": str(self._cache), "offline": self._offline, **self._rules}
+        request |= {"operation": operation, "cache": str(self._cache), "offline": self._offline}
+        request |= {**self._rules, "index": self._index.url}
         last: dict[str, Any] = {}
 
         def on_line(line: bytes) -> None:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
+import subprocess
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+from uv import find_uv_bin
 
-PYPI = "https://pypi.org/simple"
+UV_TIMEOUT_S = 30
 VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
 
 
@@ -40,7 +44,25 @@ def find_index(setting: str = "", environ: Mapping[str, str] = os.environ) -> In
         with suppress(OSError, ValueError, configparser.Error, TypeError, AttributeError):
             if url := read(path):
                 return Index(_plain(url), str(path))
-    return Index(PYPI, "the default")
+    return Index(uv_default(), "uv's default")
+
+
+@cache
+def uv_default() -> str:
+    """Return the index that uv uses when nobody names one, as it says itself; empty if it does not say."""
+    try:
+        told = subprocess.run(
+            [find_uv_bin(), "pip", "install", "--help"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=UV_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    default = re.search(r"by default:\s+<(https://[^>\s]+)>", told.stdout)
+    return default[1] if default else ""
 
 
 def _plain(text: str) -> str:

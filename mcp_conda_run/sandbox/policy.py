@@ -106,7 +106,7 @@ def _rule(item: str, text: str) -> Rule:
     if match is None or int(match["port"] or 0) > MAX_PORT or match["host"] == "none":
         raise SettingsError(
             f"The network policy {text!r} cannot be used.",
-            hint="Use `full`, `none`, or a list such as `pypi.org:443,*.example.org`.",
+            hint="Use `full`, `none`, or a list such as `data.example.org:443,*.example.com`.",
         )
     return Rule(match["host"].strip("[]"), int(match["port"] or 0))
 

@@ -27,7 +27,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "manager": "conda",
         "platform": "linux-64",
         "dependencies": {"python": ">=3.11,<3.12.0a0", "libblas": ""},
-        "url": "https://conda.anaconda.org/conda-forge/linux-64/numpy-2.1.3-py311h71ddf71_7.conda",
+        "url": "https://channels.example/conda-forge/linux-64/numpy-2.1.3-py311h71ddf71_7.conda",
         "hash": {"md5": MD5, "sha256": SHA256},
         "category": "main",
         "optional": False,

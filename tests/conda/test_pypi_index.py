@@ -61,3 +61,10 @@ def test_a_configuration_that_cannot_be_read_counts_as_none(configuration: Path,
     (configuration / "uv/uv.toml").write_text(text)
     (configuration / "pip/pip.conf").write_text(f"{text}\n[global")
     assert find_index("", {}).url != MIRROR
+
+
+def test_where_nobody_names_an_index_it_is_the_one_that_uv_uses_by_itself(configuration: Path):
+    index = find_index("", {})
+    assert index.source == "uv's default"
+    assert index.url.startswith("https://")
+    assert index.url.endswith("/simple")

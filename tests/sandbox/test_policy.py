@@ -29,8 +29,8 @@ def test_none_is_nothing():
 
 
 def test_a_list_is_its_hosts_and_ports():
-    policy = NetworkPolicy.parse("pypi.org:443, *.Example.org ,[::1]:8080")
-    assert policy.rules == (Rule("pypi.org", 443), Rule("*.example.org"), Rule("::1", 8080))
+    policy = NetworkPolicy.parse("data.example:443, *.Example.org ,[::1]:8080")
+    assert policy.rules == (Rule("data.example", 443), Rule("*.example.org"), Rule("::1", 8080))
     assert not policy.internet
 
 
@@ -41,7 +41,7 @@ def test_full_can_be_widened():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "none,pypi.org", "a b", "host:99999", "http://pypi.org", "host:", "pypi.org,,x", "*"]
+    "text", ["", "none,data.example", "a b", "host:99999", "http://data.example", "host:", "data.example,,x", "*"]
 )
 def test_what_is_no_policy_is_one_clear_error(text: str):
     with pytest.raises(SettingsError, match="network policy"):
@@ -91,7 +91,7 @@ def test_a_port_that_is_not_listed_is_refused():
 
 
 def test_a_host_that_is_not_listed_is_not_even_looked_up():
-    assert not NetworkPolicy.parse("pypi.org").may_ask("evil.example", 80)
+    assert not NetworkPolicy.parse("data.example").may_ask("evil.example", 80)
 
 
 @pytest.mark.parametrize(
