@@ -13,8 +13,10 @@ from .conda.channels import ChannelIndex, EngineIndex
 from .conda.engine import Engine
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store
+from .errors import InstallError
 from .models import Ask, Mount, Plan, PlannedPackage, ProgressCallback, RunRequest, UnknownImport
 from .phases import Phases
+from .planning.decisions import BY_NAME
 from .planning.planner import Needs, Planner
 from .sandbox.conversation import Conversation
 from .settings import Settings
@@ -126,7 +128,7 @@ class Preparation:
         doubtful = self._planner.to_ask(plan, can_ask=can_ask)
         if not doubtful or (ask is not None and await ask(doubtful)):
             return plan
-        return without(plan, doubtful)
+        return without(plan, doubtful, "the user did not agree to it")
 
     async def _extend(
         self, prepared: Prepared, phases: Phases, progress: ProgressCallback, ask: Ask | None
@@ -140,7 +142,7 @@ class Preparation:
             provided = base
             if plan.packages or plan.python:
                 with phases.phase("environment"):
-                    provided = await self._provisioner.extended(base, plan, progress, alone=needs.declared_only)
+                    plan, provided = await self._provide(needs, base, plan, progress)
             tried |= {package.name for package in plan.packages}
             wrong = self._planner.confirm(plan, provided.environment) if plan.packages else ()
             notes += [wrong_choice(package) for package in wrong]
@@ -152,6 +154,25 @@ class Preparation:
         return replace(
             prepared, plan=plan, provided=provided, notes=tuple(dict.fromkeys(notes)), tried=frozenset(tried)
         )
+
+    async def _provide(
+        self, needs: Needs, base: Provided, plan: Plan, progress: ProgressCallback
+    ) -> tuple[Plan, Provided]:
+        """Return the environment, and the plan as far as it could be had.
+
+        Packages of PyPI that nobody asked for by name must not stop a run that may do without: their imports are
+        unknown then, and the code says in Python's own words what it misses.
+        """
+        try:
+            return plan, await self._provisioner.extended(base, plan, progress, alone=needs.declared_only)
+        except InstallError as error:
+            derived = [item for item in plan.packages if item.manager == "pypi" and item.decision not in BY_NAME]
+            if not derived or not error.code.startswith("pypi-"):
+                raise
+            plan = without(plan, derived, error.message)
+        if not (plan.packages or plan.python):
+            return plan, base
+        return plan, await self._provisioner.extended(base, plan, progress, alone=needs.declared_only)
 
     def _index(self, channels: tuple[str, ...]) -> ChannelIndex:
         if channels not in self._indexes:
@@ -174,10 +195,10 @@ def wrong_choice(package: PlannedPackage) -> str:
     )
 
 
-def without(plan: Plan, refused: Sequence[PlannedPackage]) -> Plan:
-    """Return the plan without packages that the user did not agree to; their imports are unknown then."""
+def without(plan: Plan, refused: Sequence[PlannedPackage], why: str) -> Plan:
+    """Return the plan without some packages of PyPI; their imports are unknown then."""
     unknown = tuple(
-        UnknownImport(package.import_name or package.name, f"{package.name} of PyPI was not agreed to.")
+        UnknownImport(package.import_name or package.name, f"{package.name} of PyPI cannot be had: {why}")
         for package in refused
     )
     kept = tuple(package for package in plan.packages if package not in refused)

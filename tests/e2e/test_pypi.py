@@ -144,3 +144,11 @@ def test_code_that_a_wheel_starts_with_the_interpreter_runs_only_in_runs(
 
     assert asyncio.run(build()) == "mcr-start"
     assert not mark.exists()
+
+
+def test_what_the_table_names_and_cannot_be_had_does_not_stop_the_run(settings: Callable[..., Settings]):
+    result = run(settings(), "print('ran')\ntry:\n    import gurobipy\nexcept ImportError:\n    print('without')")
+    assert (result.status, result.stdout) == (Status.SUCCESS, "ran\nwithout\n"), result
+    result = run(settings(), "import gurobipy")
+    assert (result.status, result.error and result.error.type) == (Status.RUN_ERROR, "ModuleNotFoundError")
+    assert "cannot be had" in result.unknown_imports[0].reason

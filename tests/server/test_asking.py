@@ -64,7 +64,7 @@ async def test_a_user_who_does_not_agree_gets_no_package(settings: Callable[...,
     result = await call(settings(), elicitation_callback=answering(action, install, heard))
     assert result.structured_content is not None
     assert result.structured_content["status"] == "run-error"
-    assert "not agreed to" in str(result.structured_content)
+    assert "did not agree" in str(result.structured_content)
     assert len(heard) == 1
 
 
