@@ -51,12 +51,26 @@ def launch(place: Place) -> Launch:
 
 
 def the_zygote() -> psutil.Process:
-    """Return the process of the one zygote that this process has: the first that runs its program."""
+    """Return the process of the one zygote that this process has; those of earlier tests may still be on their way."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = zygotes()
+        if len(found) == 1:
+            return found[0]
+        time.sleep(0.005)
+    raise AssertionError(f"there are {len(zygotes())} zygotes")
+
+
+def zygotes() -> list[psutil.Process]:
+    """Return the processes that run a zygote's program, without those that were forked from one."""
+    running = {}
     for process in psutil.Process().children(recursive=True):  # parents come first
         with suppress(psutil.NoSuchProcess):
             if any("zygote.py" in part for part in process.cmdline()):
-                return process
-    raise AssertionError("there is no zygote")
+                running[process.pid] = process
+    with suppress(psutil.NoSuchProcess):
+        return [process for process in running.values() if process.ppid() not in running]
+    return []
 
 
 async def until(condition: Any) -> None:
@@ -204,7 +218,7 @@ async def test_many_orders_to_a_zygote_that_does_not_answer_block_nobody(tier: P
     shelf.zygote.kill()
     for child in children:
         await child.end()
-    assert longest < 0.5
+    assert longest < 5  # an order that blocks would block for good
     assert refused
 
 

@@ -43,13 +43,13 @@ def by_name(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
 async def test_a_run_is_a_span_with_its_phases_below_the_call(spans, warm_small_cache, small_channel, tmp_path):
     settings = small_settings(warm_small_cache, small_channel, path=tmp_path)
     async with Runs(settings) as runs, Client(make_server(runs)) as client:
-        await client.call_tool("run_python_code", {"python_code": "import mcr_two\n1"})
+        await client.call_tool("run_python_code", {"python_code": "import mcr_old_format\n1"})  # no other test's
     found = by_name(spans)
     run = found["conda_run"]
     assert run.parent is not None
     assert run.context.trace_id == found["tools/call run_python_code"].context.trace_id
     assert dict(run.attributes)["conda_run.status"] == "success"
-    assert dict(run.attributes)["conda_run.packages"] == "mcr-two"
+    assert dict(run.attributes)["conda_run.packages"] == "mcr-old-format"
     phases = {f"conda_run.{name}" for name in ("plan", "environment", "solve", "build", "start", "run", "clean")}
     assert phases <= set(found)
     for name in phases:
