@@ -9,22 +9,40 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from . import __version__
+from .commands.shared import (
+    ArgsArgument,
+    CodeOption,
+    FileArgument,
+    HostOption,
+    IsolationOption,
+    JsonOption,
+    MountOption,
+    NetworkOption,
+    OfflineOption,
+    PathOption,
+    PortOption,
+    PythonOption,
+    SetOption,
+    TemplateOption,
+    TimeoutOption,
+    WithOption,
+    asyncio_run,
+    display,
+    mount_settings,
+    set_everywhere,
+    settings_from,
+)
 from .errors import CondaRunError, InstallError, RequestError, SettingsError
 from .logs import configure
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from .models import Plan, RunRequest, RunResult
     from .settings import Settings
-    from .terminal import Display
-
-T = TypeVar("T")
 
 app = typer.Typer(
     name="mcp-conda-run",
@@ -39,37 +57,6 @@ app = typer.Typer(
 EXIT_REQUEST, EXIT_INSTALL, EXIT_HOST = 2, 3, 4
 EXIT_TIMEOUT, EXIT_KILLED, EXIT_INTERRUPTED = 124, 137, 130
 
-PathOption = Annotated[Path | None, typer.Option("--path", help="Host directory that runs see at --mount.")]
-MountOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--mount",
-        help="Where runs see --path [default: /working]; or SOURCE:TARGET[:ro], a further directory; repeatable.",
-    ),
-]
-TemplateOption = Annotated[str | None, typer.Option("--template", help="A template's name or an environment.yml.")]
-WithOption = Annotated[
-    list[str] | None, typer.Option("--with", help="A further package, as a match spec (gdal>=3.8); repeatable.")
-]
-PythonOption = Annotated[str | None, typer.Option("--python", help="A Python version, such as 3.12.")]
-CodeOption = Annotated[str | None, typer.Option("-c", "--code", help="Python code to run.")]
-FileArgument = Annotated[str | None, typer.Argument(help="A Python file; - for standard input.", metavar="FILE")]
-ArgsArgument = Annotated[list[str] | None, typer.Argument(help="Arguments of the file.", metavar="ARGS")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")]
-TimeoutOption = Annotated[float | None, typer.Option("--timeout", help="Wall time of the run, in seconds.")]
-NetworkOption = Annotated[str | None, typer.Option("--network", help="full, none, or host[:port],...")]
-IsolationOption = Annotated[str | None, typer.Option("--isolation", help="auto, strict or none.")]
-OfflineOption = Annotated[bool | None, typer.Option("--offline", help="Never fetch anything.")]
-HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")]
-PortOption = Annotated[int, typer.Option("--port", help="Port to listen on.")]
-
-
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Any setting, as NAME=VALUE; repeatable. The README lists them.")
-]
-_everywhere: dict[str, object] = {}
-"""What `--set` said, which all commands share; a process runs one command."""
-
 
 @app.callback(invoke_without_command=True)
 def root(
@@ -80,7 +67,7 @@ def root(
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON, one object a line.")] = False,
 ) -> None:
     """Set up what all commands share."""
-    _everywhere.update(_assignments(set_))
+    set_everywhere(set_)
     if version:
         typer.echo(__version__)
         raise typer.Exit
@@ -118,9 +105,9 @@ def run(
     """
     from .models import RunRequest
 
-    settings = _settings(
+    settings = settings_from(
         path=_mounted(path, file),
-        **_mounts(mount),
+        **mount_settings(mount),
         template=template,
         isolation=isolation,
         offline=offline,
@@ -162,7 +149,7 @@ def plan(
     from .models import RunRequest
     from .terminal import size
 
-    settings = _settings(path=_mounted(path, file), template=template)
+    settings = settings_from(path=_mounted(path, file), template=template)
     code, file = _what(code, file)
     request = RunRequest(code=code, file=file, packages=tuple(with_ or ()), python=python)
     made = _plan(settings, request)
@@ -199,9 +186,9 @@ def warmup(
     """Lock, install and check a template's environment, so that runs start at once."""
     from .warmup import warm_up
 
-    settings = _settings(template=template, offline=offline, pool_mb=0)
-    with _display() as progress:
-        report = _asyncio_run(warm_up(settings, all_platforms=all_platforms, progress=progress))
+    settings = settings_from(template=template, offline=offline, pool_mb=0)
+    with display() as progress:
+        report = asyncio_run(warm_up(settings, all_platforms=all_platforms, progress=progress))
     for line in report:
         typer.echo(line)
 
@@ -216,7 +203,9 @@ def stdio(
     offline: OfflineOption = None,
 ) -> None:
     """Serve MCP on standard input and output."""
-    settings = _settings(path=path, **_mounts(mount), template=template, isolation=isolation, offline=offline)
+    settings = settings_from(
+        path=path, **mount_settings(mount), template=template, isolation=isolation, offline=offline
+    )
     from .server.stdio import serve
 
     raise typer.Exit(serve(settings))
@@ -234,7 +223,7 @@ def http(
     isolation: IsolationOption = None,
 ) -> None:
     """Serve MCP over HTTP: server-sent events at /sse and streamable HTTP at /mcp."""
-    _serve_http(_settings(path=path, **_mounts(mount), template=template, isolation=isolation), host, port)
+    _serve_http(settings_from(path=path, **mount_settings(mount), template=template, isolation=isolation), host, port)
 
 
 @app.command()
@@ -242,7 +231,7 @@ def doctor(as_json: JsonOption = False) -> None:
     """Say what this machine and this configuration can do: engine, isolation, templates, cache."""
     from .doctor import examine
 
-    report = examine(_settings())
+    report = examine(settings_from())
     if as_json:
         typer.echo(json.dumps([vars_of.as_document() for vars_of in report], indent=2))
     else:
@@ -261,18 +250,11 @@ def clean(
     """Delete what dead processes left behind; with --all, everything."""
     from .environments.clean import clean_store
 
-    for line in clean_store(_settings(), everything=everything, dry_run=dry_run):
+    for line in clean_store(settings_from(), everything=everything, dry_run=dry_run):
         typer.echo(line)
 
 
 # --- small steps ------------------------------------------------------------------------------------------------------
-
-
-def _settings(**command_line: object) -> Settings:
-    from .settings import load_settings
-
-    given = {name: value for name, value in command_line.items() if value is not None}
-    return load_settings(**{**_everywhere, **given})
 
 
 def _serve_http(settings: Settings, host: str, port: int) -> NoReturn:
@@ -300,22 +282,6 @@ def _mounted(path: Path | None, file: str | None) -> Path | None:
     return Path(file).absolute().parent
 
 
-def _mounts(options: list[str] | None) -> dict[str, object]:
-    """Return the settings that the values of `--mount` stand for: a target alone, or whole mounts."""
-    targets = [option for option in options or () if ":" not in option]
-    further = tuple(option for option in options or () if ":" in option)
-    return {"mount": targets[-1] if targets else None, "mounts": further or None}
-
-
-def _assignments(options: list[str] | None) -> dict[str, str]:
-    """Return the settings that the values of `--set` name."""
-    pairs = [option.partition("=") for option in options or ()]
-    for name, equals, _ in pairs:
-        if not (name and equals):
-            raise SettingsError(f"{name!r} is no setting with a value.", hint="Write --set NAME=VALUE.")
-    return {name.replace("-", "_"): value for name, _, value in pairs}
-
-
 def _limits(options: list[str] | None) -> dict[str, float]:
     """Return the bounds that the values of `--limit` name."""
     limits = {}
@@ -337,8 +303,8 @@ def _run(settings: Settings, request: RunRequest) -> RunResult:
         async with Runtime(settings) as runtime:
             return await runtime.run(request, progress)
 
-    with _display() as progress:
-        return _asyncio_run(go())
+    with display() as progress:
+        return asyncio_run(go())
 
 
 def _plan(settings: Settings, request: RunRequest) -> Plan:
@@ -348,8 +314,8 @@ def _plan(settings: Settings, request: RunRequest) -> Plan:
         async with Runtime(settings) as runtime:
             return await runtime.plan(request, progress)
 
-    with _display() as progress:
-        return _asyncio_run(go())
+    with display() as progress:
+        return asyncio_run(go())
 
 
 def _show(result: RunResult, figures: Path | None) -> None:
@@ -389,18 +355,6 @@ def _exit_code(result: RunResult) -> int:
         "killed": EXIT_KILLED,
         "cancelled": EXIT_INTERRUPTED,
     }.get(result.status, own or 1)
-
-
-def _asyncio_run(work: Coroutine[object, object, T]) -> T:
-    import asyncio
-
-    return asyncio.run(work)
-
-
-def _display() -> Display:
-    from .terminal import progress_display
-
-    return progress_display()
 
 
 def main() -> NoReturn:

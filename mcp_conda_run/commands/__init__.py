@@ -1,0 +1,1 @@
+"""The command line's larger commands, a module each; `cli.py` has the everyday ones."""
