@@ -60,6 +60,7 @@ def finished(
         exit_code=said.exit.code,
         signal=said.exit.signal,
         limit=said.exit.limit,
+        plan=plan,
         packages=added_packages(plan, provided),
         unknown_imports=plan.unknown,
         python_version=provided.environment.python_version,

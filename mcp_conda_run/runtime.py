@@ -15,12 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .audit import AuditLog
 from .conda.choose import choose_engine
 from .environments.guest_files import GuestFiles
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store, host_errors
 from .errors import CondaRunError, InstallError
-from .models import Ask, Mount, Plan, Progress, ProgressCallback, RunRequest, RunResult, no_progress
+from .models import Ask, Environment, Mount, Plan, Progress, ProgressCallback, RunRequest, RunResult, no_progress
 from .mounts import further_mounts
 from .outcome import finished, not_installed
 from .phases import Phases
@@ -31,6 +32,7 @@ from .sandbox.files_out import left_files, now_ns
 from .sandbox.tier import Launch, Process
 from .settings import Settings, load_settings
 from .source import Source, read_source
+from .witness import new_run_id, witnessed
 
 MAX_ROUNDS = 3
 """How often code runs, if each time its failure names a package that can be had."""
@@ -44,7 +46,7 @@ class Runtime:
 
     Raises:
         SettingsError: a setting cannot be used.
-        HostError: the cache directory or the mounted directory cannot be used.
+        HostError: the cache directory, the mounted directory or the audit log cannot be used.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -55,6 +57,7 @@ class Runtime:
         self.provisioner = Provisioner(self.settings, self.store, self.engine)
         self._preparation = Preparation(self.settings, self.store, self.engine, self.provisioner)
         self._guest_files = GuestFiles(self.store.guest)
+        self._audit = AuditLog(self.settings.audit_log)
         self._slots = asyncio.Semaphore(self.settings.slots)
         self._resources = AsyncExitStack()
         self._mounts: tuple[Mount, ...] = ()
@@ -85,7 +88,13 @@ class Runtime:
         return self._mounts
 
     async def run(
-        self, request: RunRequest, progress: ProgressCallback = no_progress, *, ask: Ask | None = None
+        self,
+        request: RunRequest,
+        progress: ProgressCallback = no_progress,
+        *,
+        ask: Ask | None = None,
+        run_id: str = "",
+        client: str = "",
     ) -> RunResult:
         """Run code or a file.
 
@@ -96,11 +105,21 @@ class Runtime:
             request: what to run.
             progress: told what is going on.
             ask: asks the user about packages of PyPI that nothing vouches for; without it they are not installed.
+            run_id: what it is known by, if the caller has made that known already (`new_run_id`).
+            client: who asks, for the audit log.
 
         Raises:
             RequestError: the request cannot be served.
             HostError: this machine cannot do what is needed.
         """
+        run_id = run_id or new_run_id()
+        with witnessed(self._audit, request, progress, run_id=run_id, client=client) as witness:
+            result = replace(await self._rounds(request, witness.note, ask), run_id=run_id)
+            witness.saw(result)
+        return result
+
+    async def _rounds(self, request: RunRequest, progress: ProgressCallback, ask: Ask | None) -> RunResult:
+        """Run the code; again if its failure names a package that can be had."""
         phases = Phases()
         source = read_source(request, self._mounts, self.settings.max_code_kb * 1024)
         try:
@@ -150,6 +169,10 @@ class Runtime:
             InstallError: it cannot be locked or installed.
         """
         return await self.provisioner.base(self.provisioner.template(template), progress)
+
+    def environment(self, key: str) -> Environment | None:
+        """Return an environment that a result names, unless it was removed since."""
+        return self.store.load(key)
 
     def forget(self, provided: Provided) -> None:
         """Remove an environment that turned out not to work, so that the next run makes it again."""

@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     token_file: Path | None = Field(default=None, description="A file that has that token instead.")
     allowed_hosts: Names = Field(default=(), description="Names under which HTTP clients may reach this server.")
     audit_log: Path | None = Field(
-        default=None, description="A file to which the server writes every run and what was installed for it."
+        default=None, description="A file to which every run is written, and what was installed for it."
     )
     client_runs: int = Field(
         default=20, ge=1, description="Runs that one HTTP client (one address) may have under way or waiting."

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from .plan import UnknownImport
+from .plan import Plan, UnknownImport
 from .request import Json
 
 
@@ -161,6 +161,7 @@ class RunResult:
         run_id: 16 hexadecimal digits.
         files: what it made or changed below the mounts; bounded, and `files_complete` says whether that is all.
         start: how its process was started: `pool`, `fork` or `exec`; empty if it never was.
+        plan: what was found to be needed, the last time it was asked.
     """
 
     status: Status
@@ -187,3 +188,4 @@ class RunResult:
     files: tuple[ChangedFile, ...] = ()
     files_complete: bool = True
     start: str = ""
+    plan: Plan = field(default_factory=Plan)

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import CondaRunError, HostError
-from ..models import Ask, Mount, Plan, ProgressCallback, RunRequest, RunResult
+from ..models import Ask, Environment, Mount, Plan, ProgressCallback, RunRequest, RunResult
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,19 @@ class Runner(Protocol):
         """Return what runs see of the host."""
         ...
 
-    async def run(self, request: RunRequest, progress: ProgressCallback = ..., *, ask: Ask | None = None) -> RunResult:
+    def environment(self, key: str) -> Environment | None:
+        """Return an environment that a result names."""
+        ...
+
+    async def run(
+        self,
+        request: RunRequest,
+        progress: ProgressCallback = ...,
+        *,
+        ask: Ask | None = ...,
+        run_id: str = ...,
+        client: str = ...,
+    ) -> RunResult:
         """Run code or a file."""
         ...
 

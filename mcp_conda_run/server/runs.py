@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -15,11 +14,11 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from ..errors import CondaRunError, HostError, RequestError
-from ..models import Ask, Mount, Plan, Progress, ProgressCallback, RunError, RunRequest, RunResult, Status
+from ..audit import AuditLog
+from ..errors import CondaRunError, RequestError
+from ..models import Ask, Environment, Mount, Plan, Progress, ProgressCallback, RunError, RunRequest, RunResult, Status
 from ..settings import Settings
-from ..tracing import run_span
-from .audit import AuditLog
+from ..witness import new_run_id
 from .lazy_runtime import LazyRuntime, OpenRunner, runtime_opener
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ class Run:
 
     Attributes:
         client: who started it, as far as the transport knows: an address, or nothing.
-        run_id: 16 hexadecimal digits; unguessable, as over HTTP it is all that separates clients.
+        run_id: the same in answers, resources, the log and the audit log.
         progress: what it is doing now.
         finished: set when `result` or `error` is there.
         result: how it ended.
@@ -45,7 +44,7 @@ class Run:
     """
 
     client: str = ""
-    run_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    run_id: str = field(default_factory=new_run_id)
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
@@ -107,7 +106,7 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self._active: set[Run] = set()
         self._closed = False
-        self._audit = AuditLog(settings.audit_log)
+        AuditLog(settings.audit_log)  # a server whose runs cannot be written down does not start
         self.ended: Counter[str] = Counter()
         self.seconds = 0.0
 
@@ -139,7 +138,6 @@ class Runs:
 
         Raises:
             RequestError: too many are under way, or the server is shutting down.
-            HostError: it cannot be written to the audit log.
         """
         if self._closed:
             raise RequestError("The server is shutting down.", code="closing")
@@ -150,7 +148,6 @@ class Runs:
             raise _too_many(f"{MAX_ACTIVE} runs are under way or waiting.")
         self._forget()
         run = Run(client)
-        self._audit.began(run.run_id, client, request)
         self._runs[run.run_id] = run
         self._active.add(run)
         run.task = asyncio.create_task(self._work(run, request, ask))
@@ -160,6 +157,10 @@ class Runs:
     async def mounts(self) -> tuple[Mount, ...]:
         """Return what runs see of the host."""
         return (await self._runtime.get()).mounts
+
+    async def environment(self, key: str) -> Environment | None:
+        """Return an environment that a result names, unless it was removed since."""
+        return await asyncio.to_thread((await self._runtime.get()).environment, key)
 
     async def plan(self, request: RunRequest, progress: ProgressCallback) -> Plan:
         """Say what a run would install.
@@ -198,16 +199,7 @@ class Runs:
     async def _work(self, run: Run, request: RunRequest, ask: Ask | None) -> None:
         try:
             runner = await self._runtime.get()
-            with run_span(run.run_id) as span:
-
-                def note(progress: Progress) -> None:
-                    run.note(progress)
-                    span.note(progress)
-
-                result = await runner.run(request, note, ask=ask)
-                span.describe(status=str(result.status), template=result.template, environment=result.environment)
-                span.describe(packages=",".join(package.name for package in result.packages), limit=result.limit)
-            run.end(result=result)
+            run.end(result=await runner.run(request, run.note, ask=ask, run_id=run.run_id, client=run.client))
         except CondaRunError as error:
             run.end(error=error)
         except Exception as error:
@@ -222,10 +214,6 @@ class Runs:
         self.ended[status] += 1
         self.seconds += run.elapsed_s
         log.info("run ended", extra={"run_id": run.run_id, "status": status, "seconds": round(run.elapsed_s, 3)})
-        try:
-            self._audit.ended(run.run_id, run.elapsed_s, run.result, run.error)
-        except HostError as error:
-            log.error("%s", error.message)
 
     def _forget(self) -> None:
         """Drop finished runs that are too old, too many or too large, the oldest first."""

@@ -9,11 +9,14 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from mcp_conda_run.errors import HostError, InstallError, RequestError
 from mcp_conda_run.models import (
     Ask,
+    Environment,
     Figure,
+    LockedPackage,
     Plan,
     PlannedPackage,
     Progress,
@@ -42,11 +45,41 @@ class Scripted:
         self.closed = False
 
     async def run(
-        self, request: RunRequest, progress: ProgressCallback = no_progress, *, ask: Ask | None = None
+        self,
+        request: RunRequest,
+        progress: ProgressCallback = no_progress,
+        *,
+        ask: Ask | None = None,
+        run_id: str = "",
+        client: str = "",
     ) -> RunResult:
         self.requests.append(request)
         word, _, rest = (request.code or f"echo {request.file} {list(request.args)}").partition(" ")
         return await getattr(self, f"_{word}")(rest, progress)
+
+    def environment(self, key: str) -> Environment | None:
+        """Return one package of conda and one of PyPI for any key but `gone`."""
+        if key == "gone":
+            return None
+        locked = (
+            LockedPackage(
+                name="numpy",
+                version="2.3",
+                url="https://conda.anaconda.org/t/secret-token/conda-forge/n.conda",
+                sha256="a" * 64,
+            ),
+            LockedPackage(name="six", version="1.17", url="https://files/six.whl", sha256="b" * 64, manager="pypi"),
+        )
+        return Environment(
+            key=key,
+            prefix=Path("/nowhere"),
+            python_version="3.12.1",
+            python="bin/python",
+            modules={},
+            stdlib=frozenset(),
+            packages=locked,
+            variables={},
+        )
 
     async def plan(self, request: RunRequest, progress: ProgressCallback = no_progress) -> Plan:
         if request.code == "bad":

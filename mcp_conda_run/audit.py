@@ -1,7 +1,8 @@
 """The audit log: one JSON line for each run that begins, and one for each that ends with what was installed for it.
 
-Written by `runs.py`, if the operator asked for it (`audit_log`). Fails closed: a run that cannot be written down does
-not begin. Code is told by its hash and length, arguments by their number: both may hold secrets.
+Written by `witness.py` for every run, of the CLI, the library and a server alike, if the operator asked for it
+(`audit_log`). Fails closed: a run that cannot be written down does not begin. Code is told by its hash and length,
+arguments by their number: both may hold secrets.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import CondaRunError, HostError
-from ..models import RunRequest, RunResult
+from .errors import CondaRunError, HostError
+from .models import RunRequest, RunResult
 
 
 class AuditLog:

@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from mcp_conda_run.models import Progress
+from mcp_conda_run.models import Progress, RunRequest
+from mcp_conda_run.runtime import Runtime
 from mcp_conda_run.server.app import make_server
 from mcp_conda_run.server.runs import Runs
 from mcp_conda_run.tracing import record_span, run_span
@@ -55,6 +56,15 @@ async def test_a_run_is_a_span_with_its_phases_below_the_call(spans, warm_small_
     for name in phases:
         assert found[name].parent.span_id == run.context.span_id
         assert run.start_time <= found[name].start_time <= found[name].end_time <= run.end_time + 1_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="runs need Linux")
+async def test_a_run_of_the_library_or_the_command_line_is_a_span_too(spans, warm_small_cache, small_channel, tmp_path):
+    async with Runtime(small_settings(warm_small_cache, small_channel, path=tmp_path, pool_mb=0)) as runtime:
+        result = await runtime.run(RunRequest(code="1"))
+    found = by_name(spans)
+    assert dict(found["conda_run"].attributes)["conda_run.run_id"] == result.run_id
+    assert found["conda_run.run"].parent.span_id == found["conda_run"].context.span_id
 
 
 def test_progress_becomes_spans_where_it_changes(spans):
