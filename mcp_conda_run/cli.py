@@ -37,6 +37,7 @@ from .commands.shared import (
     set_everywhere,
     settings_from,
 )
+from .commands.store import clean, du
 from .errors import CondaRunError, InstallError, RequestError, SettingsError
 from .logs import configure
 
@@ -240,18 +241,8 @@ def doctor(as_json: JsonOption = False) -> None:
     raise typer.Exit(EXIT_HOST if any(finding.is_problem for finding in report) else 0)
 
 
-@app.command()
-def clean(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Also delete environments, locks and downloaded packages.")
-    ] = False,
-) -> None:
-    """Delete what dead processes left behind; with --all, everything."""
-    from .environments.clean import clean_store
-
-    for line in clean_store(settings_from(), everything=everything, dry_run=dry_run):
-        typer.echo(line)
+app.command()(clean)
+app.command()(du)
 
 
 # --- small steps ------------------------------------------------------------------------------------------------------

@@ -130,7 +130,8 @@ class Runtime:
             return not_installed(error, run_id=self.store.new_run_id(), timings_ms=phases.finish())
         attempts = ["the first run"]
         while True:
-            result, said = await self._once(request, source, prepared, phases, progress)
+            with self.store.uses.hold(prepared.provided.environment.key):
+                result, said = await self._once(request, source, prepared, phases, progress)
             again = None
             if len(attempts) < MAX_ROUNDS:
                 try:

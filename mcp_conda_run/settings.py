@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         default_factory=lambda: platformdirs.user_cache_path("mcp-conda-run"),
         description="Where packages, locks and environments are kept; one file system, so that hard links work.",
     )
+    cache_limit_mb: int = Field(
+        default=30 * 1024,
+        ge=0,
+        description="What the cache may hold, in MiB; what was not wanted for longest goes first. 0 for no limit.",
+    )
     channels: Names = Field(default=(), description="Channels instead of the template's, first wins (strict priority).")
     engine: Literal["auto", "rattler", "micromamba"] = Field(default="auto", description="What solves and installs.")
     template: str = Field(default="base", description="The template that runs use: a name or an environment.yml.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import sys
@@ -27,6 +28,12 @@ from .store import Store, environment_key, host_errors
 GUEST = Path(__file__).resolve().parent.parent / "guest"
 CHECK_TIMEOUT_S = 60
 COMPILE_TIMEOUT_S = 1800
+CACHES_TIMEOUT_S = 300
+CACHES = Path("var/cache/mcp-conda-run/home")
+"""Where `guest/caches.py` looks for what packages would build anew in each run."""
+CACHING = frozenset({"matplotlib-base"})
+
+_log = logging.getLogger(__name__)
 
 
 async def build_environment(
@@ -54,7 +61,7 @@ async def build_environment(
     """
     key = environment_key(packages)
     async with store.building(key):
-        ready = store.load(key)
+        ready = store.claim(key)
         if ready is not None:
             return ready
         store.forget(key)
@@ -69,6 +76,7 @@ async def build_environment(
             if wheels is not None:
                 await wheels.install(added, prefix, facts["version"], progress)
             environment = await _finish(key, prefix, packages, facts, progress)
+            await _fill_caches(prefix, packages, base, progress)
             await asyncio.to_thread(store.publish, environment)
         except BaseException:
             store.forget(key)
@@ -127,6 +135,27 @@ async def _finish(
         packages=tuple(packages),
         variables=variables,
     )
+
+
+async def _fill_caches(
+    prefix: Path, packages: Sequence[LockedPackage], base: Environment | None, progress: ProgressCallback
+) -> None:
+    """Build once what some packages would build in every run; without it, runs work all the same.
+
+    It imports those packages outside of any sandbox: no worse than conda's own scripts. Packages of PyPI may run code
+    at any start of the interpreter, so where there are some, the runs have to build for themselves.
+    """
+    wanted = {package.url for package in packages if package.name in CACHING and package.manager == "conda"}
+    have = {package.url for package in base.packages} if base is not None else set()
+    if wanted <= have or any(package.manager == "pypi" for package in packages):
+        return
+    progress(Progress("compile", "building the packages' caches"))
+    home = prefix / CACHES
+    await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+    try:
+        await run_guest(prefix, find_python(prefix), "caches.py", str(home), timeout_s=CACHES_TIMEOUT_S)
+    except InstallError as error:
+        _log.warning("runs build the packages' caches themselves: %s %s", error.message, error.details)
 
 
 def find_python(prefix: Path) -> Path:

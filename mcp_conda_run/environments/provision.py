@@ -21,6 +21,7 @@ from ..errors import InstallError
 from ..models import Environment, LockedPackage, Plan, PlannedPackage, Progress, ProgressCallback
 from ..settings import Settings
 from .build import build_environment
+from .care import after_build
 from .store import Store, environment_key
 from .templates import Template, find_template
 
@@ -91,7 +92,7 @@ class Provisioner:
             if not lock.exists():
                 await self.lock(template, [self._platform], lock, tell)
             packages = read_lock(lock, self._platform)
-            return await build_environment(self._store, self._engine, packages, progress=tell)
+            return await self._build(packages, packages, tell)
 
         environment = await self._shared(f"template {lock.name}", make, progress)
         return Provided(environment, template, built=True)
@@ -133,14 +134,14 @@ class Provisioner:
         key = environment_key(packages)
         added = _added(base.environment, packages)
         notes = () if alone else _changed_versions(base.environment, packages)
-        ready = self._store.load(key)
+        ready = self._store.claim(key)
         if ready is not None:
             return Provided(ready, base.template, added, notes=notes)
         kept = len(packages) - len(added)
 
         async def make(tell: ProgressCallback) -> Environment:
             cloned = base.environment if kept > len(added) else None
-            return await build_environment(self._store, self._engine, packages, base=cloned, progress=tell)
+            return await self._build(packages, added, tell, base=cloned)
 
         environment = await self._shared(f"environment {key}", make, progress)
         return Provided(environment, base.template, added, built=True, notes=notes)
@@ -157,12 +158,10 @@ class Provisioner:
             return base
         packages = (*base.environment.packages, *wheels)
         key = environment_key(packages)
-        ready = self._store.load(key)
+        ready = self._store.claim(key)
 
         async def make(tell: ProgressCallback) -> Environment:
-            return await build_environment(
-                self._store, self._engine, packages, base=base.environment, wheels=self._wheels, progress=tell
-            )
+            return await self._build(packages, wheels, tell, base=base.environment, wheels=self._wheels)
 
         environment = ready or await self._shared(f"environment {key}", make, progress)
         return replace(base, environment=environment, added=(*base.added, *wheels), built=base.built or ready is None)
@@ -218,6 +217,24 @@ class Provisioner:
         self._store.remember_solution(question, packages)
         return packages
 
+    # --- building -------------------------------------------------------------------------------------------------
+
+    async def _build(
+        self,
+        packages: Sequence[LockedPackage],
+        added: Sequence[LockedPackage],
+        progress: ProgressCallback,
+        *,
+        base: Environment | None = None,
+        wheels: WheelInstaller | None = None,
+    ) -> Environment:
+        """Make an environment; `added` are the packages that the store has not had in an environment before."""
+        environment = await build_environment(
+            self._store, self._engine, packages, base=base, wheels=wheels, progress=progress
+        )
+        await asyncio.to_thread(after_build, self._store, self._settings, added)
+        return environment
+
     # --- sharing --------------------------------------------------------------------------------------------------
 
     def _ready_base(self, template: Template) -> Environment | None:
@@ -228,9 +245,11 @@ class Provisioner:
         except OSError:
             return None
         known = self._known.get(lock)
-        if known is not None and known[0] == stamp and self._store.description(known[1].key).exists():
-            return known[1]
-        environment = self._store.load(environment_key(read_lock(lock, self._platform)))
+        if known is not None and known[0] == stamp:
+            self._store.uses.claim(known[1].key)
+            if self._store.description(known[1].key).exists():
+                return known[1]
+        environment = self._store.claim(environment_key(read_lock(lock, self._platform)))
         if environment is not None:
             self._known[lock] = (stamp, environment)
         return environment

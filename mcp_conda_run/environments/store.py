@@ -8,7 +8,8 @@ One directory on one file system, so that hard links work between packages, envi
     solutions/                      which packages a set of specs came to
     envs/<key>  envs/<key>.json     an environment and its description, whose appearance is the READY marker
     runs/<id>   scratch/<id>        a run's ephemeral prefix, as long a path as an environment's, and its writable files
-    owners/<id>.lock                held by a living process; what carries a dead owner's id is swept
+    owners/<id>.lock  owners/<id>/  held by a living process, and the environments it uses; a dead owner's are swept
+    uses/<key>                      its time says when an environment was last wanted
     planning/                       what was learned about imports
     guest/                          our guest modules, with bytecode
     sandbox/                        what the machine allows (`sandbox/probe.py`), and its mount points
@@ -37,6 +38,7 @@ import filelock
 from ..errors import HostError
 from ..models import Environment, LockedPackage
 from .trash import Trash
+from .uses import BUILDING, Uses
 
 FORMAT = 1
 """Raised when the layout of an environment changes: old ones are then built again."""
@@ -99,9 +101,11 @@ class Store:
         self.sandbox = self.root / "sandbox"
         self.guest = self.root / "guest"
         self.planning = self.root / "planning"
+        self.stamps = self.root / "uses"
         self.trash = Trash(self.root / "trash")
         self._owner = secrets.token_hex(4)
         self._owner_lock: filelock.BaseFileLock | None = None
+        self.uses = Uses(self.owners / self._owner, self.stamps)
 
     @property
     def parts(self) -> tuple[Path, ...]:
@@ -127,11 +131,13 @@ class Store:
                 directory.mkdir(parents=True, exist_ok=True)
             self._owner_lock = self._lock(self.owners / f"{self._owner}.lock")
             self._owner_lock.acquire(timeout=0)
+            self.uses.open()
         self.sweep()
 
     def close(self) -> None:
         """Give up ownership; what this process's runs left is removed by the next sweep."""
         if self._owner_lock is not None:
+            self.uses.close()
             self._owner_lock.release()
             (self.owners / f"{self._owner}.lock").unlink(missing_ok=True)
             self._owner_lock = None
@@ -144,12 +150,16 @@ class Store:
         """Remove half-made environments that nobody is making, and runs whose process is dead."""
         for directory in self.leftovers():
             self.trash.discard(directory)
+        for aside in self.envs.glob(".*.aside"):
+            with self._if_free(self._build_lock(aside.name[1:17])) as free:
+                if free:
+                    aside.unlink(missing_ok=True)
         self.trash.empty_in_background()
 
     def leftovers(self) -> list[Path]:
         """Return what a sweep would remove."""
         half_made = [prefix for prefix in _directories(self.envs) if self._is_half_made(prefix.name)]
-        runs = [*_directories(self.runs), *_directories(self.scratch)]
+        runs = [*_directories(self.runs), *_directories(self.scratch), *_directories(self.owners)]
         return half_made + [directory for directory in runs if self._owner_is_dead(directory.name[:8])]
 
     def other_owners(self) -> list[str]:
@@ -184,6 +194,15 @@ class Store:
         """Return the path of an environment's `env.json`."""
         return self.envs / f"{key}.json"
 
+    def claim(self, key: str) -> Environment | None:
+        """Return the environment of this key if it is ready, else None; nobody removes it while it is used."""
+        self.uses.claim(key)
+        return self.load(key)
+
+    def is_used(self, key: str) -> bool:
+        """Say whether a living process, this one included, uses an environment."""
+        return any(not self._owner_is_dead(mark.parent.name) for mark in self.owners.glob(f"*/{key}"))
+
     def load(self, key: str) -> Environment | None:
         """Return the environment of this key if it is ready, else None; a damaged description counts as absent."""
         try:
@@ -207,6 +226,28 @@ class Store:
         """Remove an environment: first its description, then its files."""
         self.description(key).unlink(missing_ok=True)
         self.trash.discard(self.prefix(key))
+        self.uses.forget(key)
+
+    def forget_unused(self, key: str) -> bool:
+        """Remove an environment unless somebody uses it; say whether it was removed.
+
+        Who wants an environment leaves a mark first and looks for its description then; here the description goes
+        first, and comes back if there is a mark. So one of the two always sees the other.
+        """
+        with self._if_free(self._build_lock(key)) as free:
+            if not free or self.is_used(key):
+                return False
+            aside = self.envs / f".{key}.json.aside"
+            try:
+                self.description(key).rename(aside)
+            except OSError:
+                return False
+            if self.is_used(key):
+                aside.rename(self.description(key))
+                return False
+            aside.unlink()
+            self.forget(key)
+            return True
 
     @asynccontextmanager
     async def building(self, key: str) -> AsyncIterator[None]:
@@ -215,9 +256,18 @@ class Store:
         while not _try_acquire(lock):  # noqa: ASYNC110 - another process holds it: there is no event to wait for
             await asyncio.sleep(_POLL_S)
         try:
-            yield
+            with self.uses.building():
+                while self._is_locked(self._care_lock):  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(_POLL_S)
+                yield
         finally:
             lock.release()
+
+    @contextmanager
+    def nobody_builds(self) -> Iterator[bool]:
+        """Say whether no process installs anything; if so, builders wait until this is left."""
+        with self._if_free(self._care_lock) as free:
+            yield free and not self.is_used(BUILDING)
 
     def _build_lock(self, key: str) -> filelock.BaseFileLock:
         return self._lock(self.envs / f".{key}.lock")
@@ -252,6 +302,14 @@ class Store:
         return [environment for key in keys if (environment := self.load(key)) is not None]
 
     # --- small things ---------------------------------------------------------------------------------------------
+
+    @property
+    def _care_lock(self) -> filelock.BaseFileLock:
+        return self._lock(self.root / ".care.lock")
+
+    def _is_locked(self, lock: filelock.BaseFileLock) -> bool:
+        with self._if_free(lock) as free:
+            return not free
 
     @staticmethod
     def _lock(path: Path) -> filelock.BaseFileLock:
