@@ -228,11 +228,20 @@ def http(
 
 
 @app.command()
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(
+    as_json: JsonOption = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every file of every environment.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="With --verify: remove damaged environments; they are made again.")
+    ] = False,
+) -> None:
     """Say what this machine and this configuration can do: engine, isolation, templates, cache."""
-    from .doctor import examine
+    from .doctor import examine, verify_store
 
-    report = examine(settings_from())
+    if repair and not verify:
+        raise RequestError("--repair goes with --verify.", hint="Run `mcp-conda-run doctor --verify --repair`.")
+    settings = settings_from()
+    report = list(verify_store(settings, mend=repair)) if verify else examine(settings)
     if as_json:
         typer.echo(json.dumps([vars_of.as_document() for vars_of in report], indent=2))
     else:

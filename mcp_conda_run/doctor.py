@@ -16,6 +16,7 @@ from .conda.choose import choose_engine
 from .conda.engine import current_platform
 from .environments.store import Store
 from .environments.templates import find_template, shipped_templates
+from .environments.verify import repair, verify
 from .errors import CondaRunError
 from .sandbox.advice import advice
 from .sandbox.choose import limits_rest_on, make_tier
@@ -55,6 +56,29 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything; a part that fails becomes a finding, not an exception."""
     return list(_findings(settings))
+
+
+def verify_store(settings: Settings, *, mend: bool) -> Iterator[Finding]:
+    """Check every file of every environment; with `mend`, remove what is damaged, so that it is made again."""
+    store = Store(settings.cache_dir)
+    store.open()
+    try:
+        for environment in store.environments():
+            found = verify(environment)
+            topic = f"environment {environment.key}"
+            if not found.damages:
+                yield Finding(topic, f"{found.files} files are as they were installed")
+                continue
+            first = ", ".join(f"{damage.path} {damage.what}" for damage in found.damages[:3])
+            text = f"{len(found.damages)} of {found.files} files are damaged: {first}"
+            if not mend:
+                yield Finding(topic, text, "Run `mcp-conda-run doctor --verify --repair`.", is_problem=True)
+            elif repair(store, found):
+                yield Finding(topic, f"{text}. It was removed, and is made again when it is wanted.")
+            else:
+                yield Finding(topic, text, "It is in use: stop the servers that use it first.", is_problem=True)
+    finally:
+        store.close()
 
 
 def _findings(settings: Settings) -> Iterator[Finding]:
