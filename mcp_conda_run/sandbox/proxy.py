@@ -43,13 +43,17 @@ def proxy_variables(port: int = PORT) -> dict[str, str]:
 
 @asynccontextmanager
 async def serving(listener: socket.socket, policy: NetworkPolicy) -> AsyncIterator[None]:
-    """Let the run connect to what the policy allows, for as long as the context lasts; owns the listener."""
-    proxy = _Proxy(policy)
-    server = await asyncio.start_server(proxy.serve, sock=listener, limit=HEAD_BYTES)
+    """Let the run connect to what the policy allows, for as long as the context lasts; owns the listener.
+
+    Most runs connect to nothing: until the first of them does, this is one descriptor that the event loop looks at.
+    """
+    loop = asyncio.get_running_loop()
+    proxy = _Proxy(policy, listener)
+    listener.setblocking(False)
+    loop.add_reader(listener, proxy.open)
     try:
         yield
     finally:
-        server.close()
         await proxy.close()
 
 
@@ -62,13 +66,26 @@ class _RefusedError(Exception):
 
 
 class _Proxy:
-    def __init__(self, policy: NetworkPolicy) -> None:
+    def __init__(self, policy: NetworkPolicy, listener: socket.socket) -> None:
         self._policy = policy
-        self._own = _own_addresses()
+        self._listener = listener
+        self._server: asyncio.Task[asyncio.Server] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def open(self) -> None:
+        """Begin to serve: the first connection waits."""
+        asyncio.get_running_loop().remove_reader(self._listener)
+        start = asyncio.start_server(self.serve, sock=self._listener, limit=HEAD_BYTES)
+        self._server = asyncio.ensure_future(start)
+
     async def close(self) -> None:
-        """End all connections."""
+        """Serve no more, and end all connections."""
+        if self._server is None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            return
+        with contextlib.suppress(OSError):  # it could not be started: nothing was served
+            (await self._server).close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -116,7 +133,7 @@ class _Proxy:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-                allowed = self._policy.allowed(host, port, addresses, self._own)
+                allowed = self._policy.allowed(host, port, addresses, _own_addresses())
                 if not allowed:
                     raise _RefusedError(
                         "403 Forbidden", f"{host}:{port} is on this machine or in a private network, and not listed"
@@ -131,7 +148,7 @@ class _Proxy:
 
 
 def _own_addresses() -> frozenset[Address]:
-    """Return the addresses of this machine: a service that listens on all of them is the host's all the same."""
+    """Return the addresses of this machine now: a service that listens on all of them is the host's all the same."""
     texts = (entry.address for entries in psutil.net_if_addrs().values() for entry in entries)
     return frozenset(address for text in texts if (address := address_of(text)) is not None)
 

@@ -72,7 +72,14 @@ class Fork:
 
 def pack(message: ZygotePlan | Fork) -> bytes:
     """Return a message as it travels."""
-    return json.dumps(dataclasses.asdict(message)).encode("ascii")
+    return json.dumps(message, default=_fields).encode("ascii")
+
+
+def _fields(message: object) -> dict[str, Any]:
+    """Return a data class as its fields; unlike `dataclasses.asdict` without copying what is below them."""
+    if not dataclasses.is_dataclass(message):
+        raise TypeError(f"{type(message).__name__} does not travel")
+    return {field.name: getattr(message, field.name) for field in dataclasses.fields(message)}
 
 
 def unpack_plan(data: bytes) -> ZygotePlan:
