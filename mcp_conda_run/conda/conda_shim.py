@@ -98,6 +98,7 @@ async def dry_run(arguments: argparse.Namespace, platform: str, config: Mapping[
         "channels": [channel for channel in arguments.channel if channel not in fake],
         "platform": platform,
         "pinned": [],
+        "preferred": config.get("keep", {}).get(platform, []),
         "virtual_packages": read_virtual_packages(fake, platform),
         "exclude_newer": config["exclude_newer"],
         "offline": config["offline"],

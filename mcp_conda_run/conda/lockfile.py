@@ -1,7 +1,8 @@
-"""Reads environment.yml and conda-lock.yml files, which may come from anywhere, into plain data. Writes nothing.
+"""Reads conda-lock.yml files, which may come from anywhere, into plain data. Writes nothing.
 
 The lock format is version 1 of conda-lock (https://conda.github.io/conda-lock/), which conda-lock, micromamba and pixi
-read too. What makes a lock stale is defined here; `locking.py` writes locks.
+read too. What makes a lock stale is defined here. `locking.py` and `lock_writer.py` write locks; `environment_file.py`
+reads what they are made from.
 """
 
 from __future__ import annotations
@@ -10,20 +11,32 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import unquote
 
+from packaging.requirements import Requirement
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..errors import InstallError, SettingsError
+from ..errors import InstallError
 from ..models import LockedPackage
+from .environment_file import EnvironmentFile, read_environment
 from .redact import redact
-from .safe_yaml import UnusableYaml, load_file, load_text, read_text
+from .safe_yaml import UnusableYaml, load_file
+
+__all__ = [
+    "INPUT_DIGEST",
+    "EnvironmentFile",
+    "channel_name",
+    "input_digest",
+    "is_stale",
+    "load_lock",
+    "read_environment",
+    "read_lock",
+]
 
 MAX_LOCK_BYTES = 64 * 1024 * 1024
-MAX_ENVIRONMENT_BYTES = 1024 * 1024
 
 INPUT_DIGEST = "mcp-conda-run-input"
 """The key in a lock's custom metadata that holds the digest of what it was made from."""
@@ -35,66 +48,6 @@ MD5 = re.compile(r"[0-9a-f]{32}")
 NAME_OF_SPEC = re.compile(r"(?:[^:\s]+(?:::))?([A-Za-z0-9_.-]+)")
 NAMED_CHANNEL = re.compile(r"https://[^/]+/([^/]+)")
 """A channel of a public host, which conda shows by its name alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentFile:
-    """What an environment.yml asks for.
-
-    Attributes:
-        name: its name; empty if it has none.
-        channels: names or URLs, first wins.
-        dependencies: match specs.
-        text: the file itself, with the platform selectors that conda-lock reads from comments.
-    """
-
-    name: str
-    channels: tuple[str, ...]
-    dependencies: tuple[str, ...]
-    text: str
-
-
-def read_environment(path: Path) -> EnvironmentFile:
-    """Read an environment.yml.
-
-    Raises:
-        SettingsError: it cannot be read, is malformed, or asks for what is not supported.
-    """
-    try:
-        text = read_text(path, MAX_ENVIRONMENT_BYTES)
-        document = load_text(text)
-    except UnusableYaml as error:
-        raise SettingsError(f"The environment file {path} cannot be used: {error}.", code="bad-template") from None
-    if not isinstance(document, dict):
-        raise malformed_environment(path, "it has no `dependencies`")
-    channels = document.get("channels") or []
-    dependencies = document.get("dependencies") or []
-    if not is_text_list(channels):
-        raise malformed_environment(path, "`channels` is not a list of names")
-    if isinstance(dependencies, list) and any(isinstance(entry, dict) for entry in dependencies):
-        raise SettingsError(
-            f"The environment file {path} has a `pip:` section, which is not supported yet.",
-            hint="Name the conda packages instead; nearly all of PyPI's scientific packages are on conda-forge.",
-            code="pip-not-supported",
-        )
-    if not dependencies or not is_text_list(dependencies):
-        raise malformed_environment(path, "`dependencies` is not a list of match specs")
-    named = tuple(channel for channel in channels if channel != "nodefaults")
-    return EnvironmentFile(str(document.get("name") or ""), named, tuple(dependencies), text)
-
-
-def malformed_environment(path: Path, reason: str) -> SettingsError:
-    """Return the error for an environment.yml of another shape."""
-    return SettingsError(
-        f"The environment file {path} cannot be used: {reason}.",
-        hint="It needs `channels` and `dependencies`, as conda's environment.yml files have them.",
-        code="bad-template",
-    )
-
-
-def is_text_list(value: Any) -> bool:
-    """Say whether a value is a list of strings that are not empty."""
-    return isinstance(value, list) and all(isinstance(entry, str) and entry.strip() for entry in value)
 
 
 class Model(BaseModel):
@@ -139,7 +92,7 @@ class Lock(Model):
 
 
 def read_lock(path: Path, platform: str) -> tuple[LockedPackage, ...]:
-    """Return the packages that a lock file pins for a platform, by name.
+    """Return the packages that a lock file pins for a platform: conda's by name, then those of PyPI.
 
     Raises:
         InstallError: it cannot be read, is malformed, has nothing for the platform, or pins what cannot be verified.
@@ -153,11 +106,11 @@ def read_lock(path: Path, platform: str) -> tuple[LockedPackage, ...]:
             hint="Lock again with `mcp-conda-run warmup` on this machine or with `--all-platforms`.",
             code="lock-without-platform",
         )
-    packages: dict[str, LockedPackage] = {}
+    packages: dict[tuple[str, str], LockedPackage] = {}
     for row in rows:
-        if row.name in packages:
+        if (row.manager, row.name) in packages:
             raise malformed_lock(path, f"{row.name} is there twice for {platform}")
-        packages[row.name] = locked_package(row, path)
+        packages[row.manager, row.name] = locked_package(row, path)
     return tuple(packages[name] for name in sorted(packages))
 
 
@@ -192,10 +145,8 @@ def locked_package(row: Row, path: Path) -> LockedPackage:
     Raises:
         InstallError: the row contradicts itself, or its archive could not be verified.
     """
-    if row.manager != "conda":
-        raise InstallError(
-            f"The lock {path} pins {row.name} from PyPI, which is not supported yet.", code="pip-not-supported"
-        )
+    if row.manager == "pip":
+        return locked_wheel(row, path)
     address = ADDRESS.fullmatch(row.url)
     archive = ARCHIVE.fullmatch(unquote(address["file"])) if address else None
     if address is None or archive is None or archive["stem"] != f"{row.name}-{row.version}-{archive['build']}":
@@ -218,6 +169,30 @@ def locked_package(row: Row, path: Path) -> LockedPackage:
         md5=md5,
         depends=tuple(f"{name} {spec or ''}".strip() for name, spec in row.dependencies.items()),
     )
+
+
+def locked_wheel(row: Row, path: Path) -> LockedPackage:
+    """Return the package of a row of PyPI.
+
+    Raises:
+        InstallError: it is no wheel, or could not be verified.
+    """
+    url = row.url.partition("#")[0]
+    file = unquote(url.rpartition("/")[2])
+    if not url.startswith(("https://", "http://")) or not file.endswith(".whl"):
+        raise InstallError(
+            f"The lock {path} pins {row.name} {row.version} of PyPI as something that is no wheel.",
+            hint="Only wheels are installed. Lock a version that has one, or name the conda package.",
+            code="pip-not-supported",
+        )
+    try:
+        name, version, _, _ = parse_wheel_filename(file)
+    except InvalidWheelFilename:
+        raise malformed_lock(path, f"the address of {row.name} {row.version} is not that of a wheel") from None
+    sha256 = row.hash.sha256 or ""
+    if name != canonicalize_name(row.name) or not SHA256.fullmatch(sha256):
+        raise malformed_lock(path, f"{row.name} {row.version} of PyPI is another wheel, or has no usable sha256 digest")
+    return LockedPackage(name=str(name), version=str(version), channel="pypi", url=url, sha256=sha256, manager="pypi")
 
 
 def input_digest(environment: EnvironmentFile, channels: Sequence[str], exclude_newer: str = "") -> str:
@@ -250,6 +225,9 @@ def is_stale(
     if digest is not None:
         return digest != input_digest(environment, channels, exclude_newer)
     asked = [NAME_OF_SPEC.match(spec) for spec in environment.dependencies]
+    wheels = {canonicalize_name(row.name) for row in lock.package if row.platform == platform and row.manager == "pip"}
+    if any(canonicalize_name(Requirement(text).name) not in wheels for text in environment.pip):
+        return True
     return not all(found and found[1].lower() in names for found in asked)
 
 

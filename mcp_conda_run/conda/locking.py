@@ -13,12 +13,13 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import InstallError
-from ..models import Progress, ProgressCallback, no_progress
+from ..models import LockedPackage, Progress, ProgressCallback, no_progress
 from .conda_shim import CONFIG_VARIABLE, FAILURE_FILE
 from .faults import explain_os_error
 from .lockfile import INPUT_DIGEST, EnvironmentFile, input_digest, is_stale, read_environment, read_lock
@@ -33,6 +34,10 @@ ALL_PLATFORMS = ("linux-64", "osx-arm64", "win-64")
 WORK_PREFIX = ".locking-"
 BAD_SPEC = re.compile(r"^RuntimeError: Failed to turn `(.+)` into a MatchSpec", re.MULTILINE)
 SPEC_HINT = "Write `name`, `name=1.2` or `name>=1.2,<2`, as conda does."
+
+
+ASSUMED_CUDA = "12.8"
+"""What a lock assumes of a machine with CUDA: which builds of conda-forge for CUDA 12 run on."""
 
 
 class Locker:
@@ -60,8 +65,12 @@ class Locker:
         platforms: Sequence[str],
         output: Path,
         progress: ProgressCallback = no_progress,
+        *,
+        keep: Mapping[str, Sequence[LockedPackage]] | None = None,
     ) -> None:
         """Lock an environment.yml for the platforms, into `output`, which is replaced in one step at the end.
+
+        Of a `pip:` section only pip itself is locked: its wheels need an environment to be resolved against.
 
         Args:
             environment_yml: the file to lock.
@@ -69,6 +78,7 @@ class Locker:
             platforms: conda's names of platforms.
             output: the conda-lock.yml to write.
             progress: told of the start and the end.
+            keep: by platform, packages whose versions are kept unless something else must have others.
 
         Raises:
             SettingsError: the environment file cannot be used.
@@ -82,7 +92,7 @@ class Locker:
         where = ", ".join(platforms)
         progress(Progress("lock", f"Locking {environment.name or environment_yml.name} for {where}"))
         with work_directory(output.parent, self._timeout_s) as work:
-            command = self._prepare(work, environment, effective, platforms)
+            command = self._prepare(work, environment, effective, platforms, keep or {})
             ended = await self._run(work, command)
             if ended.returncode != 0:
                 raise failure(work, ended, platforms)
@@ -90,20 +100,31 @@ class Locker:
         progress(Progress("lock", f"Locked {count} packages for {where}", count, count, "packages"))
 
     def _prepare(
-        self, work: Path, environment: EnvironmentFile, channels: Sequence[str], platforms: Sequence[str]
+        self,
+        work: Path,
+        environment: EnvironmentFile,
+        channels: Sequence[str],
+        platforms: Sequence[str],
+        keep: Mapping[str, Sequence[LockedPackage]],
     ) -> list[str]:
         """Write conda-lock's inputs and return its arguments."""
-        (work / "environment.yml").write_text(environment.text, encoding="utf-8")
+        (work / "environment.yml").write_text(environment.conda_text, encoding="utf-8")
         (work / "pypi.json").write_text("{}")
         digest = input_digest(environment, channels, self._exclude_newer)
         (work / "metadata.json").write_text(json.dumps({INPUT_DIGEST: digest}))
-        config = {"repodata": str(self._repodata), "offline": self._offline, "exclude_newer": self._exclude_newer}
+        config: dict[str, object] = {
+            "repodata": str(self._repodata),
+            "offline": self._offline,
+            "exclude_newer": self._exclude_newer,
+        }
+        config["keep"] = {platform: [asdict(package) for package in keep[platform]] for platform in keep}
         (work / "shim.json").write_text(json.dumps(config))
         shim = work / "conda"
         shim.write_text(f'#!/bin/sh\nexec {shlex.join(module_command("conda_shim"))} "$@"\n')
         shim.chmod(0o755)
+        cuda = ("--with-cuda", ASSUMED_CUDA) if needs_cuda(environment) else ("--without-cuda",)
         return [
-            *("lock", "--no-mamba", "--no-micromamba", "--conda", str(shim), "--without-cuda"),
+            *("lock", "--no-mamba", "--no-micromamba", "--conda", str(shim), *cuda),
             *("--file", str(work / "environment.yml"), "--lockfile", str(work / "conda-lock.yml")),
             *("--pypi_to_conda_lookup_file", (work / "pypi.json").as_uri()),
             *("--metadata-yaml", str(work / "metadata.json")),
@@ -145,6 +166,11 @@ def work_directory(parent: Path, timeout_s: float) -> Iterator[Path]:
             yield Path(work).absolute()
     except OSError as error:
         raise explain_os_error(error, parent) from error
+
+
+def needs_cuda(environment: EnvironmentFile) -> bool:
+    """Say whether a template is for machines with CUDA."""
+    return any(spec.startswith("__cuda") for spec in environment.needs)
 
 
 def publish(made: Path, platforms: Sequence[str], output: Path) -> int:

@@ -85,8 +85,9 @@ async def solve(request: Mapping[str, Any]) -> list[dict[str, Any]]:
     channels = Channels(request)
     pinned = [from_json(package) for package in request["pinned"]]
     pins = await pinned_records(channels, pinned)
+    preferred = await pinned_records(channels, [from_json(package) for package in request.get("preferred", ())])
     try:
-        records = await run_solver(channels, specs, virtual, cutoff, pinned=pins)
+        records = await run_solver(channels, specs, virtual, cutoff, pinned=pins, preferred=preferred)
     except SolverError as error:
         await refuse_unknown_names(channels, specs)
         moved = await packages_that_would_move(channels, specs, virtual, cutoff, pins)

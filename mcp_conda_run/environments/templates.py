@@ -100,4 +100,10 @@ def _read(path: Path, channels: tuple[str, ...], _: tuple[int, int]) -> Template
             code="bad-template",
         )
     file = read_environment(path)
+    if file.pip:
+        raise SettingsError(
+            f"The environment file {path} has a `pip:` section, which is not supported yet.",
+            hint="Name the conda packages instead; nearly all of PyPI's scientific packages are on conda-forge.",
+            code="pip-not-supported",
+        )
     return Template(name, path, channels or file.channels or DEFAULT_CHANNELS, file.dependencies)

@@ -245,13 +245,6 @@ def test_an_environment_file_is_read(write: Write) -> None:
     assert environment.dependencies == ("python >=3.11", "numpy")
 
 
-def test_a_pip_section_is_not_supported_yet_and_says_so(write: Write) -> None:
-    with pytest.raises(SettingsError) as caught:
-        read_environment(write(GOOD + "  - pip:\n      - requests\n"))
-    assert caught.value.code == "pip-not-supported"
-    assert "pip" in caught.value.message
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -18,7 +18,7 @@ from mcp_conda_run.conda.choose import make_engine, make_locker
 from mcp_conda_run.conda.engine import current_platform
 from mcp_conda_run.conda.locking import ALL_PLATFORMS, Locker, is_stale, read_lock
 from mcp_conda_run.conda.rattler import RattlerEngine
-from mcp_conda_run.errors import CondaRunError, HostError, InstallError, SettingsError
+from mcp_conda_run.errors import CondaRunError, HostError, InstallError
 from mcp_conda_run.models import Progress
 from mcp_conda_run.settings import load_settings
 
@@ -198,12 +198,34 @@ async def test_offline_without_a_cache_is_one_clear_error(cache: Path, environme
     assert error.code == "offline-missing"
 
 
-async def test_a_pip_section_is_refused(locker: Locker, channel: str, output: Path, tmp_path: Path) -> None:
+async def test_of_a_pip_section_only_pip_itself_is_locked(
+    locker: Locker, channel: str, output: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "environment.yml"
-    path.write_text("dependencies:\n  - python\n  - pip:\n      - requests\n")
-    error = await refusal(locker, path, (channel,), output)
-    assert isinstance(error, SettingsError)
-    assert error.code == "pip-not-supported"
+    path.write_text("dependencies:\n  - python\n  - pip:\n      - humanize\n  - six\n")
+    await locker.lock(path, (channel,), HERE, output)
+    assert {"pip", "six"} <= {package.name for package in read_lock(output, HERE[0])}
+    assert not is_stale(output, path, (channel,), HERE[0])
+
+
+async def test_a_kept_version_stays_unless_the_file_asks_for_another(
+    locker: Locker, environment: Write, channel: str, output: Path
+) -> None:
+    await locker.lock(environment("mcr-two 1.0"), (channel,), HERE, output)
+    old = read_lock(output, HERE[0])
+    await locker.lock(environment("mcr-two"), (channel,), HERE, output, keep={HERE[0]: old})
+    assert {package.name: package.version for package in read_lock(output, HERE[0])}["mcr-two"] == "1.0"
+    await locker.lock(environment("mcr-two >=2"), (channel,), HERE, output, keep={HERE[0]: old})
+    assert {package.name: package.version for package in read_lock(output, HERE[0])}["mcr-two"] == "2.0"
+
+
+async def test_what_needs_cuda_can_be_locked_where_there_is_none(
+    locker: Locker, channel: str, output: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "environment.yml"
+    path.write_text("# needs: __cuda\ndependencies: [mcr-cuda]\n")
+    await locker.lock(path, (channel,), HERE, output)
+    assert [package.name for package in read_lock(output, HERE[0])] == ["mcr-cuda"]
 
 
 async def test_no_channels_at_all_is_an_error(locker: Locker, output: Path, tmp_path: Path) -> None:
