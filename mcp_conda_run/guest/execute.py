@@ -49,8 +49,8 @@ def sibling(name: str) -> Any:
     return module
 
 
-arrays, display, ending, failures, figures, representations, source, tables = map(
-    sibling, ("arrays", "display", "ending", "failures", "figures", "representations", "source", "tables")
+arrays, caches, display, ending, failures, figures, representations, source, tables = map(
+    sibling, ("arrays", "caches", "display", "ending", "failures", "figures", "representations", "source", "tables")
 )
 display.FORMS.update(arrays.FORMS)
 
@@ -365,6 +365,7 @@ failures.own_files.update(own_files())
 
 def serve(descriptor: int) -> NoReturn:
     """Do all steps for one program."""
+    caches.show()
     channel = connect(descriptor)
     request = receive(channel)
     if request is None:

@@ -44,6 +44,7 @@ def live(descriptor: int) -> None:
     os.set_inheritable(descriptor, False)
     channel = socket.socket(fileno=descriptor)
     config = json.loads(channel.recv(MAX_MESSAGE_BYTES))
+    execute.caches.show()
     preload.load(config["modules"], execute, config["filename"])
     if len(os.listdir("/proc/self/task")) != 1:
         raise RuntimeError("a preloaded package has started threads, which forks would not have")

@@ -45,7 +45,10 @@ def run_variables(
         "USER": "user",
         "LOGNAME": "user",
         "XDG_CACHE_HOME": f"{home}/.cache",
+        "NUMBA_CACHE_DIR": f"{home}/.cache/numba",
     }
+    if "TZ" in os.environ:
+        own["TZ"] = os.environ["TZ"]  # where it is not set, /etc/localtime says it to runs as well
     return STANDARD | activation | own | dict(added)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from .programs import PROGRAMS as WORKING
 from .zygote_server import Server, server, servers
 
 __all__ = ["server", "servers"]
@@ -110,6 +111,13 @@ def executed() -> Callable[[Server, str], dict[str, Any]]:
 @pytest.mark.parametrize("how", ["fork", "pool"])
 def test_a_program_does_the_same_as_in_a_fresh_interpreter(server: Server, executed, how: str, program: str):
     assert outcome(server, how, program) == executed(server, program)
+
+
+@pytest.mark.parametrize("program", WORKING)
+@pytest.mark.parametrize("how", ["fork", "pool"])
+def test_what_works_in_a_fresh_interpreter_works_in_a_forked_one(server: Server, how: str, program: str):
+    answer = server.run(how, WORKING[program], workspace=str(server.place.workspace))
+    assert (answer["out"], answer["exit"]["code"]) == ("True\n", 0), answer["failure"] or answer["err"]
 
 
 RANDOM = {
