@@ -138,7 +138,7 @@ def without_pip_section(text: str, path: Path) -> str:
     Raises:
         SettingsError: the section is written in a way that cannot be cut out, such as with an alias.
     """
-    root = yaml.compose(text, Loader=LOADER)
+    root: Any = yaml.compose(text, Loader=LOADER)
     nodes = [value for key, value in root.value if key.value == "dependencies"][-1].value
     sections = [node for node in nodes if isinstance(node, yaml.MappingNode)]
     start, end = sections[0].start_mark.index, sections[0].end_mark.index
