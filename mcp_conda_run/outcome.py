@@ -13,7 +13,8 @@ from packaging.utils import canonicalize_name
 from .environments.provision import Provided
 from .errors import InstallError
 from .models import AddedPackage, Isolation, Limits, Plan, PlannedPackage, RunError, RunResult, Status
-from .sandbox.conversation import FLOOD_FACTOR, Conversation
+from .sandbox.conversation import Conversation
+from .sandbox.streams import FLOOD_FACTOR
 from .sandbox.tier import Launch
 
 LIMIT_HINTS = {

@@ -188,6 +188,8 @@ def finish(channel: Channel, job: Job) -> NoReturn:
     """End the program as Python would, send the record, and leave the process."""
     try:
         secured(job, end_program, channel, job)
+        if getpid() == job.pid:
+            channel.send({"over": job.exit_code})
     finally:
         leave(job.exit_code)
 

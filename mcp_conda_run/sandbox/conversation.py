@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,8 @@ from typing import Any
 
 from ..errors import HostError
 from ..models import Json, Limits
-from .output import Collector
-from .record import BadRecordError, GuestRecord, RecordLimits, parse_record
+from .record import BadRecordError, GuestRecord, RecordLimits, parse_over, parse_record
+from .streams import Streams
 from .tier import Exit, Process
 
 READY_S = 60.0
@@ -29,9 +28,10 @@ KILL_S = 10.0
 """How long killed processes may take to be gone (one in the kernel cannot be killed at once)."""
 DRAIN_S = 1.0
 """How long to read on after the end, should something that survived keep the pipes open."""
-FLOOD_FACTOR = 64
-"""A run that prints this many times what is kept is killed: it wastes the machine, and nobody reads it."""
 HEADER_BYTES = 8
+READY = b'{"ready": true}'
+READY_BYTES = OVER_BYTES = 1024
+"""How long these messages may be."""
 CHUNK_BYTES = 65536
 INLINE_BYTES = 65536
 """Longer messages are parsed in a thread, so that the event loop goes on."""
@@ -82,7 +82,8 @@ class Conversation:
     """All that the host heard and saw of a run.
 
     Attributes:
-        exit: how the main process ended; `limit` is `output` if it was killed for printing too much.
+        exit: how the main process ended, or says that it does; `limit` is `output` if it was killed for printing too
+            much.
         timed_out: whether it was killed because its time was up.
         record: what the guest said of the program, or None.
         no_record: why there is no record; empty if there is one.
@@ -90,7 +91,7 @@ class Conversation:
         stdout, stderr: each alone. All three are bounded: of too long ones, head and tail are kept.
         dropped_bytes: how many bytes are missing from `output`.
         ready_s: from the call until the guest was ready for the code.
-        run_s: from sending the code until the main process was gone.
+        run_s: from sending the code until the program was over.
     """
 
     exit: Exit
@@ -106,9 +107,10 @@ class Conversation:
 
 
 async def converse(process: Process, request: GuestRequest, limits: Limits) -> Conversation:
-    """Have a started process run the code, and return when its main process is gone.
+    """Have a started process run the code, and return when the program is over.
 
-    Processes that the code left behind are killed then. If this is cancelled, all of the run is killed at once.
+    That is when the main process is gone, or when it has said that all is done: then it and what the code left running
+    are killed, and their owner waits for their end. If this is cancelled, all of the run is killed at once.
 
     Args:
         process: what a tier started; its owner still has to end it.
@@ -123,24 +125,28 @@ async def converse(process: Process, request: GuestRequest, limits: Limits) -> C
     exit_task = asyncio.ensure_future(process.wait())
     try:
         streams.open()
-        await _until_ready(process, exit_task, streams)
+        dialogue = Dialogue(process.control, request)
+        await _until_ready(process, exit_task, streams, dialogue)
         sent = time.perf_counter()
-        record_task = asyncio.ensure_future(_exchange(process.control, request))
+        exchange = asyncio.ensure_future(dialogue.exchange())
         try:
-            timed_out = await _until_over(process, exit_task, limits.wall_s)
+            timed_out = await _until_over(process, exit_task, exchange, dialogue, limits.wall_s)
             ended = time.perf_counter()
+            exit_ = _exit(exit_task, dialogue)
             process.kill()  # what the code left running
-            waiting: set[asyncio.Future[Any]] = {record_task, streams.ended}
-            await asyncio.wait(waiting, timeout=DRAIN_S)
-            record, no_record = _outcome(record_task)
+            if dialogue.over is not None:
+                await streams.drain()
+            else:
+                waiting: set[asyncio.Future[Any]] = {exchange, streams.ended}
+                await asyncio.wait(waiting, timeout=DRAIN_S)
         finally:
-            await _cancelled(record_task)
+            await _cancelled(exchange)
         output = streams.collector.finish()
         return Conversation(
-            exit=_exit(exit_task, flooded=streams.flooded),
+            exit=replace(exit_, limit="output") if streams.flooded else exit_,
             timed_out=timed_out and not streams.flooded,
-            record=record,
-            no_record=no_record,
+            record=dialogue.record,
+            no_record="" if dialogue.record is not None else dialogue.trouble,
             output=output.both,
             stdout=output.stdout,
             stderr=output.stderr,
@@ -159,13 +165,15 @@ async def converse(process: Process, request: GuestRequest, limits: Limits) -> C
 # --- the phases -------------------------------------------------------------------------------------------------------
 
 
-async def _until_ready(process: Process, exit_task: asyncio.Future[Exit], streams: Streams) -> None:
+async def _until_ready(process: Process, exit_task: asyncio.Future[Exit], streams: Streams, dialogue: Dialogue) -> None:
     """Wait for the guest's first message.
 
     Raises:
         HostError: it ended before, said something else, or took too long.
     """
-    ready = asyncio.ensure_future(_receive(process.control, 1024))
+    if dialogue.is_ready_already():
+        return
+    ready = asyncio.ensure_future(dialogue.receive(READY_BYTES))
     try:
         waiting: set[asyncio.Future[Any]] = {ready, exit_task}
         done, _ = await asyncio.wait(waiting, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
@@ -192,79 +200,35 @@ async def _until_ready(process: Process, exit_task: asyncio.Future[Exit], stream
 
 
 def _is_ready(ready: asyncio.Future[bytes]) -> bool:
-    return ready.done() and ready.exception() is None and ready.result() == b'{"ready": true}'
+    return ready.done() and ready.exception() is None and ready.result() == READY
 
 
 def _ending(exit_: Exit) -> str:
     return f"limit {exit_.limit}" if exit_.limit else exit_.signal or f"exit code {exit_.code}"
 
 
-async def _exchange(control: socket.socket, request: GuestRequest) -> GuestRecord:
-    """Send the request and return the record that comes back.
-
-    Raises:
-        BadRecordError: no record came, or something that is none; then nobody listens any more.
-    """
+async def _until_over(
+    process: Process, exit_task: asyncio.Future[Exit], exchange: asyncio.Future[None], dialogue: Dialogue, wall_s: float
+) -> bool:
+    """Wait until the program is over, or kill the run when its time is up; return whether that was so."""
+    either: set[asyncio.Future[Any]] = {exit_task, exchange}
     try:
-        await asyncio.get_running_loop().sock_sendall(control, request.message())
-        body = await _receive(control, request.limits.record_bytes())
-        if len(body) > INLINE_BYTES:
-            return await asyncio.to_thread(parse_record, body, request.limits)
-        return parse_record(body, request.limits)
-    except OSError as error:
-        raise BadRecordError(f"the channel broke: {error.strerror}") from None
-    except BadRecordError:
-        with contextlib.suppress(OSError):
-            control.shutdown(socket.SHUT_RDWR)  # a guest that still sends must not wait for a reader
-        raise
+        async with asyncio.timeout(wall_s or None):
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if dialogue.over is None:
+                await asyncio.wait({exit_task})
+    except TimeoutError:
+        process.kill()
+        await asyncio.wait({exit_task}, timeout=KILL_S)
+        return True
+    return False
 
 
-async def _receive(control: socket.socket, limit: int) -> bytes:
-    """Return the body of the next message.
-
-    Raises:
-        BadRecordError: the stream ended, or the message claims to be longer than it may be.
-    """
-    size = int.from_bytes(await _exactly(control, HEADER_BYTES), "big")
-    if size > limit:
-        raise BadRecordError(f"a message of {size} bytes; {limit} are allowed")
-    return await _exactly(control, size)
-
-
-async def _exactly(control: socket.socket, size: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    data = bytearray()
-    while len(data) < size:
-        part = await loop.sock_recv(control, min(size - len(data), CHUNK_BYTES))
-        if not part:
-            raise BadRecordError("the guest sent no complete message")
-        data += part
-    return bytes(data)
-
-
-async def _until_over(process: Process, exit_task: asyncio.Future[Exit], wall_s: float) -> bool:
-    """Wait until the main process is gone, or kill the run when its time is up; return whether that was so."""
-    done, _ = await asyncio.wait({exit_task}, timeout=wall_s or None)
-    if done:
-        return False
-    process.kill()
-    await asyncio.wait({exit_task}, timeout=KILL_S)
-    return True
-
-
-def _outcome(record_task: asyncio.Future[GuestRecord]) -> tuple[GuestRecord | None, str]:
-    if not record_task.done():
-        return None, "the guest sent no complete message"
-    try:
-        return record_task.result(), ""
-    except BadRecordError as error:
-        return None, str(error)
-
-
-def _exit(exit_task: asyncio.Future[Exit], *, flooded: bool) -> Exit:
+def _exit(exit_task: asyncio.Future[Exit], dialogue: Dialogue) -> Exit:
     """Return how the process ended; one that even SIGKILL has not ended yet counts as killed."""
-    exit_ = exit_task.result() if exit_task.done() else Exit(None, "SIGKILL")
-    return replace(exit_, limit="output") if flooded else exit_
+    if exit_task.done():
+        return exit_task.result()
+    return Exit(dialogue.over) if dialogue.over is not None else Exit(None, "SIGKILL")
 
 
 async def _cancelled(task: asyncio.Future[Any]) -> None:
@@ -276,56 +240,82 @@ async def _cancelled(task: asyncio.Future[Any]) -> None:
         task.exception()  # looked at, so that asyncio does not complain
 
 
-# --- the output -------------------------------------------------------------------------------------------------------
+# --- the channel ------------------------------------------------------------------------------------------------------
 
 
-class Streams:
-    """Reads both output streams of a process as data arrives, and kills it if that is too much.
+class Dialogue:
+    """The messages of one run.
+
+    Args:
+        control: the host's end of the channel.
+        request: what to run.
 
     Attributes:
-        collector: what was read.
-        ended: done when both streams have ended.
-        flooded: whether the process was killed for its output.
+        record: what the guest said of the program, or None.
+        trouble: why there is no record.
+        over: the exit code with which the guest said that the program is over, or None.
     """
 
-    def __init__(self, process: Process, kept_bytes: int) -> None:
-        self.collector = Collector(kept_bytes)
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.flooded = False
-        self._kill: Callable[[], None] = process.kill
-        self._bound = kept_bytes * FLOOD_FACTOR
-        self._control = process.control
-        self._waiting = {process.stdout: "stdout", process.stderr: "stderr"}
+    def __init__(self, control: socket.socket, request: GuestRequest) -> None:
+        self.record: GuestRecord | None = None
+        self.trouble = "the guest sent no complete message"
+        self.over: int | None = None
+        self._control = control
+        self._request = request
         self._loop = asyncio.get_running_loop()
+        self._received = bytearray()
 
-    def open(self) -> None:
-        """Begin to read."""
-        self._control.setblocking(False)
-        for descriptor in self._waiting:
-            os.set_blocking(descriptor, False)
-            self._loop.add_reader(descriptor, self._read, descriptor)
+    def is_ready_already(self) -> bool:
+        """Say whether the guest's first message is there."""
+        with contextlib.suppress(OSError):
+            self._received += self._control.recv(CHUNK_BYTES)
+        ready = len(READY).to_bytes(HEADER_BYTES, "big") + READY
+        if not self._received.startswith(ready):
+            return False
+        del self._received[: len(ready)]
+        return True
 
-    def close(self) -> None:
-        """Read no more."""
-        for descriptor in list(self._waiting):
-            self._loop.remove_reader(descriptor)
-        self._waiting.clear()
-        self.ended.cancel()
+    async def exchange(self) -> None:
+        """Send the request, take the record and then the word that the program is over; never raises for want of one.
 
-    def _read(self, descriptor: int) -> None:
+        A guest that sends no record is not listened to any more.
+        """
+        limits = self._request.limits
         try:
-            data = os.read(descriptor, CHUNK_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:  # as good as the end
-            data = b""
-        if not data:
-            self._loop.remove_reader(descriptor)
-            del self._waiting[descriptor]
-            if not self._waiting and not self.ended.done():
-                self.ended.set_result(None)
-            return
-        self.collector.add(self._waiting[descriptor], data)
-        if self._bound and self.collector.received_bytes > self._bound and not self.flooded:
-            self.flooded = True
-            self._kill()
+            await self._loop.sock_sendall(self._control, self._request.message())
+            body = await self.receive(limits.record_bytes())
+            parse = asyncio.to_thread if len(body) > INLINE_BYTES else _at_once
+            self.record = await parse(parse_record, body, limits)
+            self.over = parse_over(await self.receive(OVER_BYTES))
+        except OSError as error:
+            self.trouble = f"the channel broke: {error.strerror}"
+        except BadRecordError as error:
+            self.trouble = str(error)
+            if self.record is None:
+                with contextlib.suppress(OSError):
+                    self._control.shutdown(socket.SHUT_RDWR)  # a guest that still sends must not wait for a reader
+
+    async def receive(self, limit: int) -> bytes:
+        """Return the body of the next message.
+
+        Raises:
+            BadRecordError: the stream ended, or the message claims to be longer than it may be.
+        """
+        size = int.from_bytes(await self._exactly(HEADER_BYTES), "big")
+        if size > limit:
+            raise BadRecordError(f"a message of {size} bytes; {limit} are allowed")
+        return await self._exactly(size)
+
+    async def _exactly(self, size: int) -> bytes:
+        while len(self._received) < size:
+            part = await self._loop.sock_recv(self._control, CHUNK_BYTES)
+            if not part:
+                raise BadRecordError("the guest sent no complete message")
+            self._received += part
+        data = bytes(self._received[:size])
+        del self._received[:size]
+        return data
+
+
+async def _at_once(call: Callable[..., GuestRecord], *args: Any) -> GuestRecord:
+    return call(*args)

@@ -110,6 +110,19 @@ def parse_record(body: bytes, limits: RecordLimits) -> GuestRecord:
     )
 
 
+def parse_over(body: bytes) -> int:
+    """Return the exit code with which the guest says that its program is over.
+
+    Raises:
+        BadRecordError: it says something else.
+    """
+    try:
+        message = json.loads(body.decode("ascii"))
+    except (ValueError, RecursionError) as trouble:
+        raise BadRecordError(f"not JSON: {type(trouble).__name__}") from None
+    return int(_take(_take(message, dict).get("over"), int)) & 0xFF
+
+
 def _take(value: Any, kind: type) -> Any:
     """Return the value if it is exactly of this class (a bool is no int)."""
     if type(value) is not kind:

@@ -18,6 +18,7 @@ from mcp_conda_run.errors import HostError
 from mcp_conda_run.sandbox import conversation
 from mcp_conda_run.sandbox.conversation import GuestRequest, converse
 from mcp_conda_run.sandbox.record import PNG_SIGNATURE, RecordLimits
+from mcp_conda_run.sandbox.streams import FLOOD_FACTOR
 
 from ..guest.harness import guest_process, make_limits, run_guest
 
@@ -166,6 +167,43 @@ async def test_a_guest_that_is_never_ready_is_given_up(talk, monkeypatch):
     monkeypatch.setattr(conversation, "READY_S", 0.3)
     with pytest.raises(HostError, match="did not start in"):
         await talk("time.sleep(600)")
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+OVER = "record(); send(b'{\"over\": 3}'); "
+
+
+async def test_a_guest_that_says_that_all_is_done_is_not_waited_for(talk):
+    said = await talk(POLITE + "print('x', flush=True); " + OVER + "time.sleep(600)", wall_s=30)
+    assert (said.exit.code, said.exit.signal, said.timed_out) == (3, "", False)
+    assert (said.stdout, said.record.exit_code) == ("x\n", 0)
+
+
+async def test_what_was_printed_before_the_end_is_whole_even_in_the_largest_pipe(talk):
+    script = "import fcntl; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20); os.write(1, b'x' * (1 << 20)); "
+    said = await talk(POLITE + script + OVER + "time.sleep(600)", output_bytes=1 << 21)
+    assert len(said.stdout) == 1 << 20
+
+
+async def test_a_child_that_prints_on_and_on_does_not_hold_up_the_end(talk):
+    script = POLITE + "print('parent', flush=True)\nif os.fork() == 0:\n    while True: os.write(1, b'x' * 512)\n"
+    said = await talk(script + OVER, output_bytes=1 << 30, wall_s=30)
+    assert (said.exit.code, said.timed_out, said.stdout[:7]) == (3, False, "parent\n")
+
+
+@pytest.mark.parametrize("word", ["b'{}'", "b'{\"over\": true}'", "b'x'", "b'[1]'", "b'', 1 << 40"])
+async def test_other_words_at_the_end_do_not_count(talk, word):
+    said = await talk(POLITE + f"record(); send({word}); sys.exit(5)")
+    assert said.exit.code == 5
+    assert said.record is not None
+
+
+async def test_a_crash_after_the_record_is_seen(talk):
+    said = await talk(POLITE + "record(); os.abort()")
+    assert said.exit.signal == "SIGABRT"
+    assert said.record is not None
 
 
 # --- records that are none --------------------------------------------------------------------------------------------
@@ -384,7 +422,7 @@ async def test_a_flood_is_ended_and_named(talk, descriptor):
         said = await talk(POLITE + f"while True: os.write({descriptor}, b'x' * 65536)", output_bytes=16_384)
     assert (said.exit.limit, said.exit.signal, said.timed_out) == ("output", "SIGKILL", False)
     assert len(said.output) < 17_000
-    assert said.dropped_bytes > 16_384 * conversation.FLOOD_FACTOR - 17_000
+    assert said.dropped_bytes > 16_384 * FLOOD_FACTOR - 17_000
 
 
 async def test_a_flood_before_ready_is_no_endless_wait(talk):
