@@ -23,6 +23,7 @@ from ..environments.templates import find_template
 from ..errors import CondaRunError
 from ..settings import Settings
 from .files import file_type
+from .listing import list_resources
 from .prompts import add_prompts
 from .resources import add_resources
 from .runs import Runs
@@ -55,7 +56,7 @@ def make_server(runs: Runs) -> MCPServer[Any]:
         instructions=instructions(runs.settings),
         tools=make_tools(runs),
         extensions=[Tasks(runs)],
-        middleware=[_open_after_handshake(runs)],
+        middleware=[_open_after_handshake(runs), list_resources(runs)],
         log_level="WARNING",
     )
     add_resources(server, runs)

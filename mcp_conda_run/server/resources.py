@@ -1,7 +1,7 @@
-"""Resources: the originals of what an answer could not carry whole, and the templates.
+"""Resources of a run: the originals of what an answer could not carry whole, its plan, and exactly what it ran in.
 
-Registered by `app.py`, read from the registry of runs. Nothing here touches the disk by a name that a client gave,
-except the templates that are shipped. Run ids are not listed: over HTTP they are what separates clients.
+Registered by `app.py`, read from the registry of runs. Nothing here touches the disk by a name that a client gave.
+`listing.py` says which of them a client is shown.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 
-from ..environments.templates import shipped_templates
-from ..models import Figure, RunResult
+from ..conda.redact import redact
+from ..models import Environment, Figure, RunResult
 from .files import add_files, result_of
 from .images import figure_name
-from .report import DOCUMENT_SUFFIXES, clean, document_name, plain_json
+from .report import DOCUMENT_SUFFIXES, clean, document_name, plain_json, plan_report
 from .runs import Runs
+from .templates import add_templates
 
 PAGE_CHARACTERS = 100_000
 """Of a text, from `offset`: an answer must stay below what an event of server-sent events may have (1 MiB), and a
@@ -55,13 +56,44 @@ def add_resources(server: MCPServer[Any], runs: Runs) -> None:
             raise ResourceNotFoundError("The run has no value in JSON that can be sent; read value.")
         return data
 
-    @server.resource("template://{name}", mime_type="application/yaml", title="A template")
-    async def template(name: str) -> str:
-        """The environment.yml of a template that ships with this server."""
-        path = shipped_templates().get(name)
-        if path is None:
-            raise ResourceNotFoundError(f"There is no template {name[:64]!r}.")
-        return path.read_text(encoding="utf-8")
+    _add_plan_and_lock(server, runs)
+    add_templates(server, runs.settings)
+
+
+def _add_plan_and_lock(server: MCPServer[Any], runs: Runs) -> None:
+    @server.resource("run://{run_id}/plan", mime_type="application/json", title="A run's plan")
+    async def run_plan(run_id: str) -> str:
+        """What the code of a recent run was found to need, and why; as plan_python_code answers."""
+        return plan_report(result_of(runs, run_id).plan).model_dump_json()
+
+    @server.resource("run://{run_id}/lock", mime_type="application/json", title="A run's exact packages")
+    async def run_lock(run_id: str) -> str:
+        """Every package of the environment that a recent run used, with its URL and sha256."""
+        result = result_of(runs, run_id)
+        environment = await runs.environment(result.environment) if result.environment else None
+        if environment is None:
+            raise ResourceNotFoundError("The run had no environment, or it was removed since.")
+        document = _lock_of(environment, result.template)
+        if len(json.dumps(document)) > MAX_QUOTED_BYTES:
+            raise ResourceNotFoundError("The run's environment has too many packages to send.")
+        return document
+
+
+def _lock_of(environment: Environment, template: str) -> str:
+    """Return the packages as JSON, without the credentials that their channels may need."""
+    rows = [
+        {
+            "name": package.name,
+            "version": package.version,
+            "build": package.build,
+            "manager": package.manager,
+            "url": redact(package.url),
+            "sha256": package.sha256,
+        }
+        for package in environment.packages
+    ]
+    said = {"environment": environment.key, "python_version": environment.python_version, "template": template}
+    return json.dumps(said | {"packages": rows}, indent=0)
 
 
 def _value_json(result: RunResult) -> str:

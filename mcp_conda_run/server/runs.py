@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -36,6 +37,7 @@ class Run:
 
     Attributes:
         client: who started it, as far as the transport knows: an address, or nothing.
+        session: who is shown it in lists; nobody if empty.
         run_id: the same in answers, resources, the log and the audit log.
         progress: what it is doing now.
         finished: set when `result` or `error` is there.
@@ -44,6 +46,7 @@ class Run:
     """
 
     client: str = ""
+    session: str = ""
     run_id: str = field(default_factory=new_run_id)
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
@@ -88,6 +91,9 @@ class Run:
         self.finished.set()
 
 
+Announce = Callable[[Run], Awaitable[None]]
+
+
 class Runs:
     """All runs of this server, and the runtime that they share. Use it as an async context manager.
 
@@ -128,13 +134,23 @@ class Runs:
         if not self._closed:
             self._runtime.prepare()
 
-    def start(self, request: RunRequest, ask: Ask | None = None, *, client: str = "") -> Run:
+    def start(
+        self,
+        request: RunRequest,
+        ask: Ask | None = None,
+        *,
+        client: str = "",
+        session: str = "",
+        announce: Announce | None = None,
+    ) -> Run:
         """Start a run in the background.
 
         Args:
             request: what to run.
             ask: asks the user about packages of PyPI, if there is one to ask.
             client: who asks; nobody in particular if empty. Each client has a bound of its own.
+            session: who is shown the run in lists.
+            announce: told of the run when it is over.
 
         Raises:
             RequestError: too many are under way, or the server is shutting down.
@@ -147,10 +163,10 @@ class Runs:
         if len(self._active) >= MAX_ACTIVE:
             raise _too_many(f"{MAX_ACTIVE} runs are under way or waiting.")
         self._forget()
-        run = Run(client)
+        run = Run(client, session)
         self._runs[run.run_id] = run
         self._active.add(run)
-        run.task = asyncio.create_task(self._work(run, request, ask))
+        run.task = asyncio.create_task(self._work(run, request, ask, announce))
         run.task.add_done_callback(lambda _: self._end(run))
         return run
 
@@ -186,6 +202,11 @@ class Runs:
             )
         return run
 
+    def of_session(self, session: str) -> list[Run]:
+        """Return the runs that are shown to a session, the oldest first."""
+        self._forget()
+        return [run for run in self._runs.values() if session and run.session == session]
+
     async def close(self) -> None:
         """Kill all runs, wait until they are dead, and close the runtime."""
         self._closed = True
@@ -196,10 +217,12 @@ class Runs:
             await asyncio.wait(tasks)
         await self._runtime.close()
 
-    async def _work(self, run: Run, request: RunRequest, ask: Ask | None) -> None:
+    async def _work(self, run: Run, request: RunRequest, ask: Ask | None, announce: Announce | None) -> None:
         try:
             runner = await self._runtime.get()
             run.end(result=await runner.run(request, run.note, ask=ask, run_id=run.run_id, client=run.client))
+            if announce is not None:
+                await announce(run)
         except CondaRunError as error:
             run.end(error=error)
         except Exception as error:

@@ -5,6 +5,7 @@ Registered by `app.py`. The names and first arguments are those of the servers t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import anyio
@@ -13,7 +14,6 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, ToolAnnotations
 from starlette.requests import Request
 
-from ..environments.templates import shipped_templates
 from ..errors import CondaRunError, RequestError
 from ..models import RunRequest
 from ..settings import Settings
@@ -33,10 +33,12 @@ from .arguments import (
 )
 from .asking import asker
 from .heartbeat import tell_progress
+from .listing import announcer, session_of
 from .results import answer_of, error_result, plan_result
 from .runs import Run, Runs
 from .schema import PlanReport, Report
 from .tasks import GRACE_S, declares_tasks
+from .templates import template_for
 
 WAIT_S = 45.0
 """The shortest bound of a common client on one call is 60 s."""
@@ -110,16 +112,10 @@ class Tools:
         wait_s: WaitS = WAIT_S,
     ) -> RunAnswer:
         """Run Python code."""
-        request = RunRequest(
-            code=python_code,
-            global_variables=global_variables,
-            packages=tuple(packages),
-            python=python or None,
-            template=template or None,
-            timeout_s=timeout_s or None,
-            network=network or None,
+        what = RunRequest(code=python_code, global_variables=global_variables, packages=tuple(packages))
+        return await self._run(
+            ctx, what, wait_s, python=python, template=template, timeout_s=timeout_s, network=network
         )
-        return await self._run(ctx, request, wait_s)
 
     async def run_python_file(
         self,
@@ -135,16 +131,10 @@ class Tools:
         wait_s: WaitS = WAIT_S,
     ) -> RunAnswer:
         """Run a Python file."""
-        request = RunRequest(
-            file=file_path,
-            args=tuple(args),
-            packages=tuple(packages),
-            python=python or None,
-            template=template or None,
-            timeout_s=timeout_s or None,
-            network=network or None,
+        what = RunRequest(file=file_path, args=tuple(args), packages=tuple(packages))
+        return await self._run(
+            ctx, what, wait_s, python=python, template=template, timeout_s=timeout_s, network=network
         )
-        return await self._run(ctx, request, wait_s)
 
     async def plan_python_code(
         self,
@@ -155,14 +145,12 @@ class Tools:
         template: TemplateName = "",
     ) -> PlanAnswer:
         """Say what a run would install."""
-        request = RunRequest(
-            code=python_code, packages=tuple(packages), python=python or None, template=template or None
-        )
+        what = RunRequest(code=python_code, packages=tuple(packages))
         watched = Run()
         async with anyio.create_task_group() as beside:
             beside.start_soon(tell_progress, watched, ctx)
             try:
-                _check_bounds(request, self._runs.settings)
+                request = _allowed(self._runs.settings, what, python=python, template=template)
                 answer = plan_result(await self._runs.plan(request, watched.note))
             except CondaRunError as error:
                 answer = error_result(error)
@@ -188,10 +176,16 @@ class Tools:
         await run.finished.wait()
         return answer_of(run)
 
-    async def _run(self, ctx: Context[Any, Any], request: RunRequest, wait_s: float) -> CallToolResult:
+    async def _run(self, ctx: Context[Any, Any], what: RunRequest, wait_s: float, **where: Any) -> CallToolResult:
         try:
-            _check_bounds(request, self._runs.settings)
-            run = self._runs.start(request, asker(ctx, self._runs.settings), client=_client(ctx))
+            request = _allowed(self._runs.settings, what, **where)
+            run = self._runs.start(
+                request,
+                asker(ctx, self._runs.settings),
+                client=_client(ctx),
+                session=session_of(ctx.request_context),
+                announce=announcer(ctx),
+            )
         except CondaRunError as error:
             return error_result(error)
         if declares_tasks(ctx.request_context):
@@ -211,26 +205,28 @@ def _client(ctx: Context[Any, Any]) -> str:
     return address.host if address is not None else ""
 
 
-def _check_bounds(request: RunRequest, settings: Settings) -> None:
-    """Refuse what goes beyond what the operator allows.
+def _allowed(
+    settings: Settings, what: RunRequest, *, python: str, template: str, timeout_s: float = 0, network: str = ""
+) -> RunRequest:
+    """Return the whole request, where empty stands for the server's own; refuse what the operator does not allow.
 
-    An agent may narrow the network policy, never widen it, and name templates, never a path of the host: an error of
-    reading a file would say what is in it.
+    An agent may narrow the network policy, never widen it.
     """
-    if request.template not in {None, settings.template, *shipped_templates()}:
-        raise RequestError(
-            f"There is no template {request.template!r:.80}.",
-            hint=f"Choose one of {', '.join(sorted(shipped_templates()))}, or leave template empty.",
-            code="unknown-template",
-        )
-    if (request.timeout_s or 0) > settings.max_timeout_s:
+    if timeout_s > settings.max_timeout_s:
         raise RequestError(f"timeout_s may be at most {settings.max_timeout_s:g} here.", code="bad-arguments")
-    if settings.network != "full" and request.network not in {None, "none", settings.network}:
+    if settings.network != "full" and network not in {"", "none", settings.network}:
         raise RequestError(
             f"This server's network policy is {settings.network!r}; a call cannot widen it.",
             hint='Leave network empty, or pass "none".',
             code="bad-arguments",
         )
+    return replace(
+        what,
+        python=python or None,
+        template=template_for(settings, template),
+        timeout_s=timeout_s or None,
+        network=network or None,
+    )
 
 
 async def _wait(run: Run, ctx: Context[Any, Any], wait_s: float) -> None:

@@ -31,9 +31,11 @@ from mcp_conda_run.models import (
 
 from .pictures import png
 
+PLAN = Plan(packages=(PlannedPackage(spec="gdal", name="gdal", reason="osgeo is part of gdal"),))
+
 
 class Scripted:
-    """Knows `echo TEXT`, `hold [FILE]`, `figures N`, `big N`, `offer TYPE`, `pollute TEXT`, and four ways to fail."""
+    """Does what the first word of the code says: each has a method of its name, and the rest of the line is for it."""
 
     mounts = ()
 
@@ -86,7 +88,7 @@ class Scripted:
             raise RequestError("The code is empty.")
         if request.code == "hold":
             await self._hold("", progress)
-        return Plan(packages=(PlannedPackage(spec="gdal", name="gdal", reason="osgeo is part of gdal"),))
+        return PLAN
 
     async def _echo(self, text: str, progress: ProgressCallback) -> RunResult:
         return RunResult(
@@ -116,6 +118,10 @@ class Scripted:
 
     async def _figures(self, count: str, progress: ProgressCallback) -> RunResult:
         return RunResult(status=Status.SUCCESS, figures=(Figure("image/png", png(padding=60_000)),) * int(count))
+
+    async def _installed(self, environment: str, progress: ProgressCallback) -> RunResult:
+        """Have run in this environment, after a plan."""
+        return RunResult(status=Status.SUCCESS, environment=environment, plan=PLAN)
 
     async def _big(self, size: str, progress: ProgressCallback) -> RunResult:
         text = "x" * int(size)

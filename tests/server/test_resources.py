@@ -1,6 +1,7 @@
 """Resources: the originals of what an answer could not carry."""
 
 import base64
+import json
 
 import pytest
 from mcp.shared.exceptions import MCPError
@@ -91,7 +92,18 @@ async def test_what_a_run_does_not_have_is_refused(settings, path):
 
 
 @pytest.mark.parametrize(
-    "uri", ["run://0000000000000000/output", "template://..", "template://%2e%2e%2fbase", "file:///etc/passwd"]
+    "uri",
+    [
+        "run://0000000000000000/output",
+        "template://..",
+        "template://%2e%2e%2fbase",
+        "file:///etc/passwd",
+        "template://%00",
+        "template://b\u0430se",
+        "run://%2e%2e/output",
+        "run:///output",
+        "x",
+    ],
 )
 async def test_what_does_not_exist_is_refused(settings, uri):
     async with serving(settings) as served:
@@ -106,7 +118,59 @@ async def test_a_run_that_goes_on_has_no_output_yet(settings):
             await served.client.read_resource(f"run://{run_id}/output")
 
 
-async def test_runs_are_not_listed_to_other_clients(settings):
+async def of_run(served, name: str, code: str = "installed 0123456789abcdef"):
+    run_id = (await served.call(python_code=code)).structured_content["run_id"]
+    return (await served.client.read_resource(f"run://{run_id}/{name}")).contents[0]
+
+
+async def test_the_plan_of_a_run_can_be_read(settings, era):
+    async with serving(settings, mode=era) as served:
+        content = await of_run(served, "plan")
+    assert json.loads(content.text)["packages"][0]["reason"] == "osgeo is part of gdal"
+    assert content.mime_type == "application/json"
+
+
+async def test_the_exact_packages_of_a_run_can_be_read(settings, era):
+    async with serving(settings, mode=era) as served:
+        content = await of_run(served, "lock")
+    said = json.loads(content.text)
+    assert (said["environment"], content.mime_type) == ("0123456789abcdef", "application/json")
+    assert [(row["name"], row["manager"], row["sha256"]) for row in said["packages"]] == [
+        ("numpy", "conda", "a" * 64),
+        ("six", "pypi", "b" * 64),
+    ]
+
+
+async def test_the_exact_packages_are_told_without_the_tokens_of_their_channels(settings):
     async with serving(settings) as served:
-        await served.call(python_code="echo x")
-        assert (await served.client.list_resources()).resources == []
+        content = await of_run(served, "lock")
+    assert "https://conda.anaconda.org/t/***/conda-forge/n.conda" in content.text
+    assert "secret-token" not in content.text
+
+
+@pytest.mark.parametrize("code", ["installed gone", "echo x"])
+async def test_an_environment_that_is_gone_has_no_exact_packages(settings, code):
+    async with serving(settings) as served:
+        with pytest.raises(MCPError, match="had no environment, or it was removed"):
+            await of_run(served, "lock", code)
+
+
+@pytest.fixture
+def own_template(settings, tmp_path):
+    """Settings whose template is a file of the operator."""
+    path = tmp_path / "own.yml"
+    path.write_text("channels: ['https://user:hunter2@host/private']\ndependencies: [python, numpy]\n")
+    return settings.model_copy(update={"template": str(path)})
+
+
+async def test_the_configured_template_can_be_read_by_its_name_without_its_password(own_template):
+    async with serving(own_template) as served:
+        content = (await served.client.read_resource("template://own")).contents[0]
+    assert "https://host/private" in content.text
+    assert "hunter2" not in content.text
+
+
+async def test_the_configured_template_may_be_asked_for_by_its_name(own_template):
+    async with serving(own_template) as served:
+        await served.call(python_code="echo x", template="own")
+        assert served.runner.requests[0].template == own_template.template

@@ -62,7 +62,7 @@ async def test_a_shipped_template_may_be_named(settings):
     assert (await request_of(settings, python_code="echo", template="base")).template == "base"
 
 
-async def test_the_configured_template_may_be_named(settings, tmp_path):
+async def test_the_configured_template_may_be_named_by_its_file(settings, tmp_path):
     own = str(tmp_path / "own.yml")
     configured = settings.model_copy(update={"template": own})
     assert (await request_of(configured, python_code="echo", template=own)).template == own
