@@ -29,7 +29,8 @@ import zstandard
 
 SUBDIRS = {"linux-64": 0.68, "noarch": 0.32}
 """How conda-forge's records are shared out between a platform and what fits all of them."""
-NAMES = 30_000
+RECORDS_OF_A_NAME = 23
+"""On average, in conda-forge."""
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 BUILDS_OF_REAL = 240
 """Records of a name that many packages need, such as numpy's."""
@@ -43,10 +44,12 @@ Shard = dict[str, Record]
 class Generator:
     """Makes up records; the same seed makes the same ones."""
 
-    def __init__(self, seed: int, real: set[str]) -> None:
+    def __init__(self, seed: int, real: set[str], records: int) -> None:
         self.random = random.Random(seed)
         self.real = sorted(real)
-        self.others = [f"{self.random.choice(SYLLABLES)}-{number:05d}" for number in range(NAMES)]
+        self.others = [
+            f"{self.random.choice(SYLLABLES)}-{number:05d}" for number in range(records // RECORDS_OF_A_NAME)
+        ]
 
     def record(self, name: str, version: str, subdir: str, build_number: int, depends: list[str]) -> Record:
         """Return one record, in the form of a shard."""
@@ -76,7 +79,7 @@ class Generator:
         """Yield many older versions and builds of a real package."""
         depends = [spec for spec in newest["depends"] if not spec.startswith(("python ", "python_abi"))]
         for number in range(BUILDS_OF_REAL):
-            version = f"0.{number // 8}.{number % 8}"
+            version = f"0.0.{number // 8}.{number % 8}"
             yield self.record(name, version, newest["subdir"], number % 4, depends)
 
     def other(self, index: int, subdir: str, count: int) -> Iterator[Record]:
@@ -109,7 +112,8 @@ def main() -> int:
     began = time.monotonic()
     total = names = 0
     real = {subdir: read_shards(options.small / subdir) for subdir in SUBDIRS}
-    generator = Generator(options.seed, {name for shards in real.values() for name in shards if name != "python"})
+    names_of_real = {name for shards in real.values() for name in shards if name != "python"}
+    generator = Generator(options.seed, names_of_real, options.records)
     for subdir, share in SUBDIRS.items():
         shards = fill(generator, real[subdir], subdir, int(options.records * share))
         link_packages(options.small / subdir, options.out / subdir)
@@ -128,7 +132,7 @@ def fill(generator: Generator, real: dict[str, Shard], subdir: str, records: int
             newest = max(shard.values(), key=lambda record: str(record["version"]))
             shards[name] |= {file_name(record): record for record in generator.older(name, newest)}
     left = records - sum(len(shard) for shard in shards.values())
-    mine = [index for index in range(NAMES) if (index % 3 == 0) == (subdir == "noarch")]
+    mine = [index for index in range(len(generator.others)) if (index % 3 == 0) == (subdir == "noarch")]
     for position, index in enumerate(mine):
         count = max(1, left // (len(mine) - position))
         shards[generator.others[index]] = {
