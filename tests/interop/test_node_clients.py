@@ -1,4 +1,4 @@
-"""Clients in JavaScript against the real server, and the protocol's own conformance suite."""
+"""Clients that npm has against the real server, and the protocol's own conformance suite."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.server.real import STDIO
 from tests.server.web import Web
 
 from .checks import TOOLS, check
@@ -65,6 +66,30 @@ def test_the_inspector_runs_code(web: Web):
     call = ("--method", "tools/call", "--tool-name", "run_python_code", "--tool-arg", "python_code=6 * 7")
     answer = inspect(f"{web.base}/mcp", "--transport", "http", *call)
     assert answer["structuredContent"]["return_value"] == 42
+
+
+CLAUDE_CODE = "@anthropic-ai/claude-code@2.1.330"
+QUIET = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+
+
+def claude(home: Path, *arguments: str) -> str:
+    """Run Claude Code's command line in a home of its own; return what it said. It needs no login for this."""
+    program = node_with(CLAUDE_CODE) / "node_modules" / ".bin" / "claude"
+    done = run([program, "mcp", *arguments], HOME=str(home), CLAUDE_CONFIG_DIR=str(home), **QUIET)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def test_claude_code_connects_over_each_transport(server_env, web: Web, tmp_path):
+    variables = [part for name, value in server_env.items() if name != "HOME" for part in ("-e", f"{name}={value}")]
+    claude(tmp_path, "add", "--scope", "user", "over-stdio", *variables, "--", *STDIO)
+    claude(tmp_path, "add", "--scope", "user", "--transport", "http", "over-http", f"{web.base}/mcp")
+    claude(tmp_path, "add", "--scope", "user", "--transport", "sse", "over-sse", f"{web.base}/sse")
+    claude(tmp_path, "add", "--scope", "user", "nothing", "--", "false")
+    listed = {line.partition(":")[0]: line for line in claude(tmp_path, "list").splitlines()}
+    for name in ("over-stdio", "over-http", "over-sse"):
+        assert listed[name].endswith("Connected"), listed
+    assert not listed["nothing"].endswith("Connected")
 
 
 @functools.cache
