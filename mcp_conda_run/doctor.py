@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from . import __version__
 from .conda.choose import choose_engine
 from .conda.engine import current_platform
+from .environments.disk import file_system
 from .environments.store import Store
 from .environments.templates import find_template, shipped_templates
 from .environments.verify import repair, verify
@@ -131,4 +132,6 @@ def _cache(settings: Settings) -> Iterator[Finding]:
         yield Finding(f"cache/{name}", f"{part.files} files, {size(part.size_bytes)}")
     free = shutil.disk_usage(store.root).free
     hint = "Free some space, or run `mcp-conda-run clean --all`." if free < LITTLE_SPACE_BYTES else ""
-    yield Finding("disk", f"{size(free)} free", hint)
+    where = file_system(store.root)
+    shared = "; other machines may use it too, if their locks reach this one" if where.is_network else ""
+    yield Finding("disk", f"{size(free)} free ({where.type or 'unknown file system'}{shared})", hint)

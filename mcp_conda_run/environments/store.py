@@ -12,6 +12,7 @@ One directory on one file system, so that hard links work between packages, envi
     uses/<key>                      its time says when an environment was last wanted
     planning/                       what was learned about imports
     guest/                          our guest modules, with bytecode
+    records/                        what is kept of each run (`records/shelf.py`)
     sandbox/                        what the machine allows (`sandbox/probe.py`), and its mount points
     trash/                          renamed out of the way, on its way to be removed
 
@@ -37,6 +38,7 @@ import filelock
 
 from ..errors import HostError
 from ..models import Environment, LockedPackage
+from .disk import check_locks
 from .trash import Trash
 from .uses import BUILDING, Uses
 
@@ -102,6 +104,7 @@ class Store:
         self.guest = self.root / "guest"
         self.planning = self.root / "planning"
         self.stamps = self.root / "uses"
+        self.records = self.root / "records"
         self.trash = Trash(self.root / "trash")
         self._owner = secrets.token_hex(4)
         self._owner_lock: filelock.BaseFileLock | None = None
@@ -112,7 +115,7 @@ class Store:
         """Return all directories that hold something, but for the owners and the trash."""
         return (
             *(self.packages, self.repodata, self.index, self.pypi, self.locks, self.solutions, self.planning),
-            *(self.envs, self.guest, self.sandbox, self.runs, self.scratch),
+            *(self.envs, self.guest, self.sandbox, self.runs, self.scratch, self.records),
         )
 
     # --- the life of a process ------------------------------------------------------------------------------------
@@ -121,7 +124,7 @@ class Store:
         """Make the directories, register this process as an owner, and sweep what dead owners left.
 
         Raises:
-            HostError: the cache directory cannot be made or written.
+            HostError: the cache directory cannot be made or written, or files cannot be locked there.
         """
         with host_errors("The cache directory cannot be used"):
             for directory in (
@@ -129,6 +132,7 @@ class Store:
                 *(self.envs, self.runs, self.scratch, self.owners, self.trash.directory),
             ):
                 directory.mkdir(parents=True, exist_ok=True)
+            check_locks(self.owners)
             self._owner_lock = self._lock(self.owners / f"{self._owner}.lock")
             self._owner_lock.acquire(timeout=0)
             self.uses.open()
