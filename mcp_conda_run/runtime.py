@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,17 +20,19 @@ from .environments.guest_files import GuestFiles
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store, host_errors
 from .errors import CondaRunError, InstallError
+from .execution import Executions
 from .models import Ask, Environment, Mount, Plan, Progress, ProgressCallback, RunRequest, RunResult, no_progress
 from .mounts import further_mounts
 from .outcome import finished, not_installed
 from .phases import Phases
 from .preparation import Preparation, Prepared
 from .sandbox.choose import make_tier
-from .sandbox.conversation import Conversation, GuestRequest, converse
-from .sandbox.files_out import left_files, now_ns
+from .sandbox.conversation import Conversation, GuestRequest
+from .sandbox.files_out import left_files
 from .sandbox.tier import Launch, Process
 from .settings import Settings, load_settings
 from .source import Source, read_source
+from .turns import Turns
 from .witness import new_run_id, witnessed
 
 MAX_ROUNDS = 3
@@ -58,7 +59,8 @@ class Runtime:
         self._preparation = Preparation(self.settings, self.store, self.engine, self.provisioner)
         self._guest_files = GuestFiles(self.store.guest)
         self._audit = AuditLog(self.settings.audit_log)
-        self._slots = asyncio.Semaphore(self.settings.slots)
+        self._turns = Turns(self.settings.slots, self.settings.queue)
+        self._executions = Executions(self.tier, self._turns)
         self._resources = AsyncExitStack()
         self._mounts: tuple[Mount, ...] = ()
 
@@ -67,6 +69,7 @@ class Runtime:
         self._resources.callback(self.store.close)
         self._resources.callback(self.tier.close)
         self._resources.push_async_callback(self.provisioner.close)
+        self._resources.push_async_callback(self._executions.close)
         further = further_mounts(self.settings.mounts, self.settings.mount)
         with host_errors("The mounted directory cannot be used"):
             if self.settings.path is not None:
@@ -113,12 +116,17 @@ class Runtime:
             HostError: this machine cannot do what is needed.
         """
         run_id = run_id or new_run_id()
-        with witnessed(self._audit, request, progress, run_id=run_id, client=client) as witness:
-            result = replace(await self._rounds(request, witness.note, ask), run_id=run_id)
+        with (
+            self._turns.admission(),
+            witnessed(self._audit, request, progress, run_id=run_id, client=client) as witness,
+        ):
+            result = replace(await self._rounds(request, witness.note, ask, client=client), run_id=run_id)
             witness.saw(result)
         return result
 
-    async def _rounds(self, request: RunRequest, progress: ProgressCallback, ask: Ask | None) -> RunResult:
+    async def _rounds(
+        self, request: RunRequest, progress: ProgressCallback, ask: Ask | None, *, client: str
+    ) -> RunResult:
         """Run the code; again if its failure names a package that can be had."""
         phases = Phases()
         source = read_source(request, self._mounts, self.settings.max_code_kb * 1024)
@@ -131,7 +139,7 @@ class Runtime:
         attempts = ["the first run"]
         while True:
             with self.store.uses.hold(prepared.provided.environment.key):
-                result, said = await self._once(request, source, prepared, phases, progress)
+                result, said = await self._once(request, source, prepared, phases, progress, client=client)
             again = None
             if len(attempts) < MAX_ROUNDS:
                 try:
@@ -182,26 +190,37 @@ class Runtime:
     # --- the steps ------------------------------------------------------------------------------------------------
 
     async def _once(
-        self, request: RunRequest, source: Source, prepared: Prepared, phases: Phases, progress: ProgressCallback
+        self,
+        request: RunRequest,
+        source: Source,
+        prepared: Prepared,
+        phases: Phases,
+        progress: ProgressCallback,
+        *,
+        client: str = "",
     ) -> tuple[RunResult, Conversation]:
-        """Run the code once, in a fresh prefix."""
-        async with self._slots:
-            progress(Progress("run", "running"))
-            launch = await self._launch(prepared, request)
-            began_ns = now_ns()
-            process, said = await self._execute(launch, source, prepared, request, phases)
-            with phases.phase("files"):
-                left = await asyncio.to_thread(left_files, self._mounts, began_ns)
+        """Run the code once, in a fresh prefix, when it is its turn."""
+        launch = await self._launch(prepared, request)
+        done = await self._executions.execute(
+            launch,
+            lambda process: guest_request(process, source, prepared, request),
+            using=self.store.uses.hold(launch.environment.key),
+            client=client,
+            phases=phases,
+            tell=lambda: progress(Progress("run", "running")),
+        )
+        with phases.phase("files"):
+            left = await asyncio.to_thread(left_files, self._mounts, done.began_ns)
         result = finished(
-            said,
-            process.isolation,
-            start=process.start,
+            done.said,
+            done.process.isolation,
+            start=done.process.start,
             plan=prepared.plan,
             provided=prepared.provided,
             launch=launch,
             notes=prepared.notes,
         )
-        return replace(result, files=left.files, files_complete=left.complete), said
+        return replace(result, files=left.files, files_complete=left.complete), done.said
 
     async def _launch(self, prepared: Prepared, request: RunRequest) -> Launch:
         environment = prepared.provided.environment
@@ -214,20 +233,6 @@ class Runtime:
             network=request.network or self.settings.network,
             imports=prepared.needs.imports,
         )
-
-    async def _execute(
-        self, launch: Launch, source: Source, prepared: Prepared, request: RunRequest, phases: Phases
-    ) -> tuple[Process, Conversation]:
-        """Start a process in a fresh prefix, give it the code, hear it out, and leave nothing of it."""
-        began = time.perf_counter()
-        async with self.tier.launch(launch) as process:
-            phases.add("start", time.perf_counter() - began)
-            said = await converse(process, guest_request(process, source, prepared, request), launch.limits)
-            phases.add("start", said.ready_s, ended_s_ago=said.run_s)
-            phases.add("run", said.run_s)
-            ended = time.perf_counter()
-        phases.add("clean", time.perf_counter() - ended)
-        return process, said
 
 
 def guest_request(process: Process, source: Source, prepared: Prepared, request: RunRequest) -> GuestRequest:

@@ -103,6 +103,9 @@ class Settings(BaseSettings):
         default=1024, ge=0, description="What warm interpreters may use together, in MiB; 0 for none of them."
     )
     slots: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="Runs at the same time.")
+    queue: int = Field(
+        default=1000, ge=0, description="Runs that may wait for packages or for their turn; one more is refused."
+    )
 
     token: SecretStr = Field(default=SecretStr(""), description="What HTTP clients must send as a bearer token.")
     token_file: Path | None = Field(default=None, description="A file that has that token instead.")
