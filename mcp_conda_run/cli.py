@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import __version__
+from .commands.replay import replay, runs
 from .commands.shared import (
     ArgsArgument,
     CodeOption,
@@ -252,6 +253,8 @@ def doctor(
 
 app.command()(clean)
 app.command()(du)
+app.command()(runs)
+app.command()(replay)
 
 
 # --- small steps ------------------------------------------------------------------------------------------------------

@@ -26,9 +26,11 @@ from .mounts import further_mounts
 from .outcome import finished, not_installed
 from .phases import Phases
 from .preparation import Preparation, Prepared
+from .records.shelf import Shelf
+from .records.writing import Draft, Recorder, Surroundings, open_draft
 from .sandbox.choose import make_tier
 from .sandbox.conversation import Conversation, GuestRequest
-from .sandbox.files_out import left_files
+from .sandbox.files_out import left_files, now_ns
 from .sandbox.tier import Launch, Process
 from .settings import Settings, load_settings
 from .source import Source, read_source
@@ -59,6 +61,7 @@ class Runtime:
         self._preparation = Preparation(self.settings, self.store, self.engine, self.provisioner)
         self._guest_files = GuestFiles(self.store.guest)
         self._audit = AuditLog(self.settings.audit_log)
+        self._recorder = Recorder(self.settings, Shelf(self.store.records), self._surroundings())
         self._turns = Turns(self.settings.slots, self.settings.queue)
         self._executions = Executions(self.tier, self._turns)
         self._resources = AsyncExitStack()
@@ -67,6 +70,7 @@ class Runtime:
     async def __aenter__(self) -> Self:
         self.store.open()
         self._resources.callback(self.store.close)
+        self._resources.callback(self._recorder.close)
         self._resources.callback(self.tier.close)
         self._resources.push_async_callback(self.provisioner.close)
         self._resources.push_async_callback(self._executions.close)
@@ -116,20 +120,22 @@ class Runtime:
             HostError: this machine cannot do what is needed.
         """
         run_id = run_id or new_run_id()
+        draft = open_draft(request, now_ns())
         with (
             self._turns.admission(),
             witnessed(self._audit, request, progress, run_id=run_id, client=client) as witness,
         ):
-            result = replace(await self._rounds(request, witness.note, ask, client=client), run_id=run_id)
+            result = replace(await self._rounds(request, witness.note, ask, draft, client=client), run_id=run_id)
             witness.saw(result)
+        self._recorder.keep(draft, result)
         return result
 
     async def _rounds(
-        self, request: RunRequest, progress: ProgressCallback, ask: Ask | None, *, client: str
+        self, request: RunRequest, progress: ProgressCallback, ask: Ask | None, draft: Draft, *, client: str
     ) -> RunResult:
         """Run the code; again if its failure names a package that can be had."""
         phases = Phases()
-        source = read_source(request, self._mounts, self.settings.max_code_kb * 1024)
+        source = draft.source = read_source(request, self._mounts, self.settings.max_code_kb * 1024)
         try:
             prepared = await self._preparation.prepare(
                 request, source, self._mounts, phases=phases, progress=progress, ask=ask
@@ -153,6 +159,43 @@ class Runtime:
             new = [package for package in again.plan.packages if package.name not in prepared.tried]
             attempts.append("again with " + ", ".join(f"{package.name} ({package.reason})" for package in new))
             prepared = again
+
+    async def run_again(
+        self,
+        request: RunRequest,
+        source: Source,
+        plan: Plan,
+        provided: Provided,
+        progress: ProgressCallback = no_progress,
+    ) -> RunResult:
+        """Run code in an environment that is ready, once, as it stands: nothing is planned or added.
+
+        Args:
+            request: what the code is given, and its bounds; the code itself is that of `source`.
+            source: what to run.
+            plan: how the environment came about, for the result.
+            provided: the environment.
+            progress: told what is going on.
+
+        Raises:
+            RequestError: the request cannot be served.
+            HostError: this machine cannot do what is needed.
+        """
+        phases, run_id = Phases(), new_run_id()
+        draft = open_draft(request, now_ns())
+        draft.source = source
+        needs = self._preparation.needs(request, source, self._mounts, provided)
+        prepared = Prepared(needs, plan, provided, provided)
+        with (
+            self._turns.admission(),
+            witnessed(self._audit, request, progress, run_id=run_id, client="") as witness,
+            self.store.uses.hold(provided.environment.key),
+        ):
+            result, _ = await self._once(request, source, prepared, phases, witness.note)
+            result = replace(result, run_id=run_id, attempts=("a replay",), timings_ms=phases.finish())
+            witness.saw(result)
+        self._recorder.keep(draft, result)
+        return result
 
     async def plan(self, request: RunRequest, progress: ProgressCallback = no_progress) -> Plan:
         """Say what a run of this would install, and why; install nothing but the template itself.
@@ -188,6 +231,17 @@ class Runtime:
         self.store.forget(provided.environment.key)
 
     # --- the steps ------------------------------------------------------------------------------------------------
+
+    def _surroundings(self) -> Surroundings:
+        """Return what the recorder asks this runtime."""
+
+        def template(name: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+            found = self.provisioner.template(name)
+            return found.specs, found.channels
+
+        return Surroundings(
+            lambda: self._mounts, self.store.load, template, self.provisioner.platform, self.engine.name
+        )
 
     async def _once(
         self,

@@ -131,6 +131,12 @@ class Settings(BaseSettings):
         default={}, description="How far a run may raise its own bounds, as `memory_mb=16384,disk_mb=8192`."
     )
     max_code_kb: int = Field(default=4096, ge=1, description="The longest code or file accepted, in KiB.")
+    records: int = Field(default=1000, ge=0, description="How many runs are kept on record, for `replay`; 0 for none.")
+    records_days: float = Field(default=30, gt=0, description="How long they are kept, in days.")
+    records_mb: int = Field(default=64, ge=1, description="What the records may take, in MiB.")
+    records_code: bool = Field(
+        default=True, description="Keep code, arguments and global variables on record, not only the code's hash."
+    )
     solution_max_age_s: float = Field(default=7 * 86400, ge=0, description="How long a solved set is used again.")
 
     @classmethod

@@ -116,6 +116,27 @@ class Provisioner:
         wanted = [package for package in plan.packages if package.manager == "pypi"]
         return await self._with_wheels(provided, wanted, progress) if wanted else provided
 
+    async def exactly(
+        self, template: Template, packages: Sequence[LockedPackage], progress: ProgressCallback
+    ) -> Provided:
+        """Return an environment of exactly these packages, of conda and of PyPI; the template only gives it a name.
+
+        Raises:
+            InstallError: they cannot be fetched, verified or installed.
+            HostError: the machine cannot do it.
+        """
+        key = environment_key(packages)
+        ready = self._store.claim(key)
+        if ready is not None:
+            return Provided(ready, template)
+        wheels = self._wheels if any(package.manager == "pypi" for package in packages) else None
+
+        async def make(tell: ProgressCallback) -> Environment:
+            return await self._build(packages, packages, tell, wheels=wheels)
+
+        environment = await self._shared(f"environment {key}", make, progress)
+        return Provided(environment, template, built=True)
+
     async def solution(
         self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool = False
     ) -> tuple[LockedPackage, ...]:
