@@ -8,11 +8,12 @@ from __future__ import annotations
 from ..errors import HostError
 from ..models import Limits
 from ..settings import Settings
+from .bases import with_groups
 from .cloned import watched_limits
 from .namespaces import NamespaceTier, held_limits
 from .plain import PlainTier
 from .pool import PooledTier
-from .probe import Probe, probe
+from .probe import Probe, held_by_groups, probe
 from .tier import Tier
 
 STRICT = ("A", "A'")
@@ -47,10 +48,10 @@ def make_tier(settings: Settings) -> tuple[Tier, str]:
 
 
 def limits_rest_on(tier: Tier, limits: Limits) -> dict[str, str]:
-    """Say for each limit what holds it in this tier."""
-    if tier.name in STRICT:
-        return held_limits(limits, upper_on_disk=tier.name == "A'")
-    return watched_limits(limits)
+    """Say for each limit what holds it in this tier; which control groups can be had here is tried out."""
+    in_walls = tier.name in STRICT
+    rests_on = held_limits(limits, upper_on_disk=tier.name == "A'") if in_walls else watched_limits(limits)
+    return with_groups(rests_on, held_by_groups())
 
 
 def _why(found: Probe) -> str:

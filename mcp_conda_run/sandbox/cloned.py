@@ -7,6 +7,7 @@ directories at the end, whatever happened.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -17,9 +18,10 @@ from ..environments.clone import clone_prefix
 from ..environments.store import host_errors
 from ..environments.trash import Trash
 from ..models import Isolation, Limits
+from .bases import with_groups
 from .order import CONTROL_FD, Bounds, Fence, Order
 from .running import MARK, RunProcess, finish, kill_marked, running
-from .spawner_client import Spawner
+from .spawner_client import Lifeline, Spawner
 from .surroundings import resource_limits, run_variables
 from .tier import Launch
 
@@ -58,7 +60,7 @@ class CloneTier:
                     self._order(launch, prefix, scratch, ports),
                     {mount.target: str(mount.source) for mount in launch.mounts},
                     str(scratch / "main"),
-                    lambda _: self.isolation(launch),
+                    lambda lifeline: self._describe(launch, lifeline),
                     sweep=lambda: kill_marked(launch.run_id),
                 )
             )
@@ -88,6 +90,10 @@ class CloneTier:
     def isolation(self, launch: Launch) -> Isolation:
         """Say what holds the run."""
         raise NotImplementedError
+
+    def _describe(self, launch: Launch, lifeline: Lifeline) -> Isolation:
+        isolation = self.isolation(launch)
+        return dataclasses.replace(isolation, limits=with_groups(isolation.limits, lifeline.held))
 
     # --- the run --------------------------------------------------------------------------------------------------
 

@@ -18,9 +18,11 @@ import time
 import traceback
 from typing import Any, NoReturn
 
+from .enrolling import enroll
 from .mainprocess import Main, start_plain
 from .order import Bounds, Descriptors, Order
-from .processes import Used, descendants, kill_all_children, proportional_memory, used, written_bytes
+from .processes import descendants, kill_all_children, written_bytes
+from .watch import Watch
 
 if sys.platform == "linux":  # here and not where they are used: the spawner loads them once, for all keepers
     from ..guest import syscalls
@@ -53,15 +55,23 @@ def _keep(order: Order, descriptors: Descriptors, lifeline: socket.socket, works
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    main = _start(order, descriptors, workshop)
-    for descriptor in (descriptors.control, descriptors.stdout, descriptors.stderr):
-        os.close(descriptor)
-    _report(lifeline, main.listener, started=main.pid, identity_dropped=main.identity_dropped)
-    for descriptor in main.listener:
-        os.close(descriptor)
-    status, limit, peak = _Watch(order.bounds, main, lifeline, woken).until_the_end()
-    _report(lifeline, status=status, limit=limit, memory_bytes=peak)
-    kill_all_children()
+    watch = Watch(order.bounds, workshop.groups.make(order.bounds) if workshop is not None else None)
+    try:
+        main = _start(order, descriptors, workshop)
+        for descriptor in (descriptors.control, descriptors.stdout, descriptors.stderr):
+            os.close(descriptor)
+        watch.stage = main.stage
+        if not enroll(watch.group, lambda: descendants(os.getpid())):
+            watch.group = None
+        _report(lifeline, main.listener, started=main.pid, identity_dropped=main.identity_dropped, held=watch.held)
+        for descriptor in main.listener:
+            os.close(descriptor)
+        status, limit = _Attendance(order.bounds, watch, main, lifeline, woken).until_the_end()
+        _report(lifeline, status=status, limit=limit, memory_bytes=watch.peak_bytes)
+    finally:
+        kill_all_children()
+        if workshop is not None:
+            workshop.groups.close()  # with what even this process does not see as its own
 
 
 def _start(order: Order, descriptors: Descriptors, workshop: Workshop | None) -> Main:
@@ -83,20 +93,20 @@ def _report(lifeline: socket.socket, descriptors: tuple[int, ...] = (), **fields
 # --------------------------------------------------------------------------------------------------------
 
 
-class _Watch:
+class _Attendance:
     """Waits for the end of the main process, of the lifeline, or of a bound."""
 
-    def __init__(self, bounds: Bounds, main: Main, lifeline: socket.socket, woken: int) -> None:
+    def __init__(self, bounds: Bounds, watch: Watch, main: Main, lifeline: socket.socket, woken: int) -> None:
         self.bounds = bounds
+        self.watch = watch
         self.main = main
         self.lifeline = lifeline
         self.woken = woken
-        self.peak = 0
         self.started = time.time()
         self.next_disk_sample = time.monotonic() + DISK_SAMPLE_S
 
-    def until_the_end(self) -> tuple[int, str, int]:
-        """Return the main process's wait status, the name of the bound that ended it, and the highest memory seen."""
+    def until_the_end(self) -> tuple[int, str]:
+        """Return the main process's wait status and the name of the bound that ended it."""
         limit = ""
         sources: list[socket.socket | int] = [self.lifeline, self.woken]
         if self.main.reports is not None:
@@ -107,7 +117,7 @@ class _Watch:
                 os.read(self.woken, 4096)
             status = self._reported() if self.main.reports in ready else self._ended()
             if status is not None:
-                return status, limit, self.peak
+                return status, limit or ("memory" if self.watch.exceeded_by_group() else "")
             if self.lifeline in ready:
                 sources.remove(self.lifeline)  # its end of file is said once
             elif not limit:
@@ -142,30 +152,9 @@ class _Watch:
 
     def _exceeded(self) -> str:
         """Return the name of the bound that the run is over, or nothing."""
-        pids = descendants(os.getpid())
-        now = used(pids, stage_bytes=self._stage_bytes())
-        self.peak = max(self.peak, now.memory_bytes)
-        if self.bounds.memory_bytes and now.memory_bytes > self.bounds.memory_bytes:
-            self.peak = proportional_memory(pids, stage_bytes=self._stage_bytes())
-            if self.peak > self.bounds.memory_bytes:
-                return "memory"
-        if self.bounds.processes and now.processes > self.bounds.processes:
-            return "processes"
-        if self.bounds.cpu_s and self._cpu_s(now) > self.bounds.cpu_s:
-            return "cpu"
-        return "disk" if self._disk_exceeded() else ""
-
-    def _stage_bytes(self) -> int:
-        """Return what the run's tmpfs holds: that is memory as well."""
-        if self.main.stage is None:
-            return 0
-        status = os.fstatvfs(self.main.stage)
-        return (status.f_blocks - status.f_bfree) * status.f_frsize
-
-    @staticmethod
-    def _cpu_s(now: Used) -> float:
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return now.cpu_s + ended.ru_utime + ended.ru_stime
+        over = self.watch.exceeded(lambda: descendants(os.getpid()), ended.ru_utime + ended.ru_stime)
+        return over or ("disk" if self._disk_exceeded() else "")
 
     def _disk_exceeded(self) -> bool:
         begin = time.monotonic()

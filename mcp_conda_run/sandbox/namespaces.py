@@ -16,6 +16,7 @@ from ..environments.store import host_errors
 from ..environments.trash import Trash
 from ..errors import HostError
 from ..models import Isolation, Limits, Mount
+from .bases import with_groups
 from .order import CONTROL_FD, GUEST_DIRECTORY, HOME, SCRATCH, Bind, Bounds, Order, Walls
 from .policy import NetworkPolicy
 from .proxy import PORT, proxy_variables, serving
@@ -89,7 +90,7 @@ class NamespaceTier:
             tier=self.name,
             network=launch.network,
             via="" if policy.nothing else "proxy",
-            limits=held_limits(launch.limits, upper_on_disk=self._upper_on_disk),
+            limits=with_groups(held_limits(launch.limits, upper_on_disk=self._upper_on_disk), lifeline.held),
             notes=tuple(notes),
         )
 

@@ -40,6 +40,8 @@ class Bounds:
         cpu_s: CPU time of all processes together.
         disk_bytes: what the run wrote below `disk_places`.
         disk_places: directories.
+        by_kernel: whether memory and processes are bounded by a control group where that can be had; only left out to
+            see what the watchdog holds.
     """
 
     memory_bytes: int = 0
@@ -47,6 +49,7 @@ class Bounds:
     cpu_s: float = 0
     disk_bytes: int = 0
     disk_places: Sequence[str] = ()
+    by_kernel: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

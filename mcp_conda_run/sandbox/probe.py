@@ -13,16 +13,16 @@ import hashlib
 import json
 import os
 import platform
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..environments.trash import delete_tree
-from ..errors import CondaRunError
+from ..errors import CondaRunError, HostError
 from .order import Bounds, Fence, Order, Walls
 from .spawner_client import PACKAGE, Channels, Spawner
 
@@ -168,38 +168,56 @@ def _namespace_order(place: Path, *, upper_on_disk: bool) -> Order:
     )
 
 
+def held_by_groups() -> dict[str, str]:
+    """Return, for each limit that control groups can hold for runs of this process, by what; tried out each time.
+
+    Never kept: it depends on the group in which this process was started.
+    """
+    order = Order(
+        argv=["/bin/sh", "-c", ":"],
+        environ={},
+        cwd="/",
+        rlimits={},
+        bounds=Bounds(memory_bytes=1 << 30, processes=1 << 10),
+    )
+    if sys.platform != "linux":
+        return {}
+    with contextlib.closing(Spawner()) as spawner, contextlib.suppress(CondaRunError):
+        return dict(next((report["held"] for report in _reports(spawner, order) if "held" in report), {}))
+    return {}
+
+
 def _run(spawner: Spawner, order: Order) -> str:
     """Start what the order says and wait for its end; return what went wrong, or nothing."""
     try:
-        channels = Channels.open()
+        for report in _reports(spawner, order):
+            if "failed" in report:
+                return str(report["failed"])
+            if report.get("status", 0) != 0:
+                return "the run could not write what it should, or could read what it should not"
+            if "status" in report:
+                return ""
     except CondaRunError as error:
         return error.message
+    return "the process that starts runs died"
+
+
+def _reports(spawner: Spawner, order: Order) -> list[dict[str, Any]]:
+    """Start what the order says, and return what its keeper says until its end.
+
+    Raises:
+        HostError: it cannot be started, or there is no answer.
+    """
+    channels = Channels.open()
     try:
-        spawner.order(order, channels.theirs)
-    except CondaRunError as error:
-        return error.message
-    finally:
-        channels.theirs.close()
-    try:
-        return _outcome(channels.lifeline) or ""
+        try:
+            spawner.order(order, channels.theirs)
+        finally:
+            channels.theirs.close()
+        channels.lifeline.settimeout(ANSWER_TIMEOUT_S)
+        with channels.lifeline.makefile("rb") as reports:
+            return [json.loads(line) for line in reports]
+    except (OSError, ValueError) as error:
+        raise HostError(str(error)) from error
     finally:
         channels.close()
-
-
-def _outcome(lifeline: socket.socket) -> str:
-    lifeline.settimeout(ANSWER_TIMEOUT_S)
-    try:
-        with lifeline.makefile("rb") as reports:
-            for line in reports:
-                report = json.loads(line)
-                if "failed" in report:
-                    return str(report["failed"])
-                if "status" in report:
-                    return (
-                        ""
-                        if report["status"] == 0
-                        else "the run could not write what it should, or could read what it should not"
-                    )
-    except (OSError, ValueError) as error:
-        return str(error)
-    return "the process that starts runs died"

@@ -58,6 +58,7 @@ class Spawner:
             return
         if not hasattr(socket, "send_fds"):
             raise HostError("Runs cannot be started on this platform yet.", hint="Use Linux, macOS or WSL2.")
+        _allow_descriptors()
         ours, theirs = socket.socketpair()
         try:
             process = subprocess.Popen(
@@ -101,6 +102,21 @@ class Spawner:
                     raise HostError(f"A run cannot be started: {error.strerror or error}.") from error
             else:
                 return
+
+
+def _allow_descriptors() -> None:
+    """Let this process, and those that it starts, have as many descriptors as it may.
+
+    The kernel counts descriptors that are on their way through sockets for each user, and compares them with the
+    sender's own bound (unix(7), ETOOMANYREFS): with no higher a bound than a run's, one run could keep the server from
+    starting others.
+    """
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415 - not there on Windows
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        with contextlib.suppress(ValueError, OSError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _end(channel: socket.socket, process: subprocess.Popen[bytes]) -> None:
@@ -167,7 +183,16 @@ def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
 
 
 class Lifeline:
-    """What the server knows of a run's process, by its keeper's reports. Its end of file means that nothing is left."""
+    """What the server knows of a run's process, by its keeper's reports. Its end of file means that nothing is left.
+
+    Attributes:
+        keeper_reported_end: whether the keeper lived to see the end of the main process.
+        identity_dropped: whether the main process is another user than the server.
+        held: for each limit that a control group holds, by what.
+        listener: the socket that listens in the run's network, or None.
+        memory_bytes: the most memory that was seen, once the main process has ended.
+        alone: whether the main process left no other behind.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -177,6 +202,7 @@ class Lifeline:
         self._exit: asyncio.Future[Exit] = loop.create_future()
         self.keeper_reported_end = False
         self.identity_dropped = False
+        self.held: Mapping[str, str] = {}
         self.listener: socket.socket | None = None
         self.memory_bytes = 0
         self.alone = False
@@ -251,6 +277,7 @@ class Lifeline:
             self._settle(HostError(f"A run's process could not be started: {report['failed']}."))
         elif "started" in report and not self._started.done():
             self.identity_dropped = bool(report["identity_dropped"])
+            self.held = dict(report["held"])
             self._started.set_result(int(report["started"]))
         elif "status" in report and not self._exit.done():
             self.keeper_reported_end = True

@@ -11,6 +11,7 @@ import dataclasses
 import os
 
 from ..guest import syscalls
+from .groups import Groups
 from .identity import Identities
 from .order import Order, Walls
 from .rootfs import build_skeleton
@@ -24,17 +25,20 @@ class Workshop:
 
     Attributes:
         identities: who runs can be.
+        groups: what bounds the kernel can hold for them.
         in_user_namespace: whether this process, and so every keeper, is in a user namespace made for the purpose.
     """
 
     def __init__(self) -> None:
         self.identities = Identities()
+        self.groups = Groups()
         self.in_user_namespace = False
         self._tried = False
         self._skeleton = ""
 
     def prepare(self, order: Order) -> Order:
         """Return the order as it is best carried out here; the first one with walls takes the preparations' time."""
+        self.groups.learn()  # here, so that all keepers know
         if order.walls is None:
             return order
         if not self._tried:

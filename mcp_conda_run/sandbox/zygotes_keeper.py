@@ -21,9 +21,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..guest import seccomp, syscalls
-from .order import INNER_ID, SCRATCH, Bounds
+from .enrolling import Enroller
+from .groups import Group, Groups
+from .order import INNER_ID, SCRATCH
 from .processes import descendants, kill_all_children, proportional_memory, used
 from .rootfs import STAGE_PLACES
+from .watch import Watch
 from .zygotes_order import (
     HIDDEN,
     MAX_MESSAGE_BYTES,
@@ -44,18 +47,17 @@ OUTPUT_KEPT = 4096
 class Run:
     """One run of the zygote, from its order to the end of its last process."""
 
-    def __init__(self, fork: Fork, lifeline: socket.socket, reports: socket.socket) -> None:
-        self.bounds: Bounds = fork.bounds
+    def __init__(self, fork: Fork, lifeline: socket.socket, reports: socket.socket, group: Group | None) -> None:
+        self.group = group
+        self.watch = Watch(fork.bounds, group)
         self.lifeline = lifeline
         self.reports = reports
         self.process: int | None = None  # a descriptor of its pid 1
         self.pid = 0
-        self.stage: int | None = None
         self.started = False
         self.has_code = False
         self.to_be_killed = False
         self.limit = ""
-        self.peak = 0
 
     def report(self, *descriptors: int, **fields: Any) -> None:
         """Tell the server, which may be gone."""
@@ -69,34 +71,20 @@ class Run:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.process, signal.SIGKILL)
 
-    def watch(self) -> None:
+    def end_if_over(self) -> None:
         """Kill it if it is over one of its bounds."""
-        pids = [self.pid, *descendants(self.pid)]
-        stage = self._stage_bytes()
-        now = used(pids, stage_bytes=stage)
-        self.peak = max(self.peak, now.memory_bytes)
-        bounds = self.bounds
-        if bounds.memory_bytes and now.memory_bytes > bounds.memory_bytes:
-            self.peak = proportional_memory(pids, stage_bytes=stage)
-            if self.peak > bounds.memory_bytes:
-                self.limit = "memory"
-        if bounds.processes and now.processes > bounds.processes:
-            self.limit = "processes"
-        if bounds.cpu_s and now.cpu_s > bounds.cpu_s:
-            self.limit = "cpu"
+        self.limit = self.watch.exceeded(self.processes)
         if self.limit:
             self.kill()
 
-    def _stage_bytes(self) -> int:
-        if self.stage is None:
-            return 0
-        status = os.fstatvfs(self.stage)
-        return (status.f_blocks - status.f_bfree) * status.f_frsize
+    def processes(self) -> list[int]:
+        """Return its processes, pid 1 first."""
+        return [self.pid, *descendants(self.pid)]
 
     def close(self) -> None:
         """Let go of it; the end of the lifeline tells the server that nothing is left of it."""
         self.reports.close()
-        for descriptor in (self.process, self.stage):
+        for descriptor in (self.process, self.watch.stage):
             if descriptor is not None:
                 os.close(descriptor)
         self.lifeline.close()
@@ -108,9 +96,10 @@ class Keeper:
     Args:
         channel: to the server.
         plan: the zygote.
+        groups: makes the control groups of its runs.
     """
 
-    def __init__(self, channel: socket.socket, plan: ZygotePlan) -> None:
+    def __init__(self, channel: socket.socket, plan: ZygotePlan, groups: Groups) -> None:
         self._channel = channel
         self._plan = plan
         self._runs: dict[int, Run] = {}
@@ -123,6 +112,9 @@ class Keeper:
         os.set_blocking(self._output, False)
         self._above, self._zygote, self._identity_dropped = start_zygote(plan, output)
         os.close(output)
+        self._groups = groups
+        groups.learn()  # while the zygote starts
+        self._enroller = Enroller()
         self._zygote.setblocking(False)
         self._zygote.send(_configuration(plan))
 
@@ -132,6 +124,7 @@ class Keeper:
         self._on(self._channel.fileno(), self._hear_server)
         self._on(self._zygote.fileno(), self._hear_zygote)
         self._on(self._output, self._hear_output)
+        self._on(self._enroller.done, self._enroller.finish)
         while self._zygote.fileno() >= 0 and (self._server_is_there or self._runs):
             for key, _ in self._selector.select(self._wait_s()):
                 # What came before it may have taken it away, and the number may be another's by now.
@@ -188,7 +181,7 @@ class Keeper:
             theirs.close()
         for descriptor in descriptors:
             os.close(descriptor)
-        run = self._runs[fork.id] = Run(fork, lifeline, reports)
+        run = self._runs[fork.id] = Run(fork, lifeline, reports, self._groups.make(fork.bounds))
         lifeline.setblocking(False)
         reports.setblocking(False)
         self._on(lifeline.fileno(), lambda: self._hear_lifeline(run))
@@ -243,6 +236,7 @@ class Keeper:
     def _adopt(self, run: Run, process: int) -> None:
         run.process = process
         run.pid = pid_of(process)
+        self._enroller.ask(run.group, lambda: [run.pid], lambda _: None)  # what it forks from now on is in it too
         self._on(process, lambda: self._end(run))
         if run.to_be_killed:
             run.kill()
@@ -279,23 +273,33 @@ class Keeper:
             self._selector.unregister(run.reports.fileno())
         elif data == b"started" and descriptors and not run.started:
             run.started = True
-            run.stage = descriptors.pop(0)
-            run.report(*descriptors, started=run.pid, identity_dropped=self._identity_dropped)
+            run.watch.stage = descriptors.pop(0)
+            listeners, descriptors = tuple(descriptors), []
+            self._enroller.ask(run.group, run.processes, lambda all_in: self._begun(run, listeners, all_in))
         elif data[:1].isdigit():
             words = [int(word) for word in data.split() if word.isdigit()]
             status, alone = words[0] & 0xFFFF, words[1:] == [1]
-            run.report(status=status, limit=run.limit, memory_bytes=run.peak, alone=alone)
+            run.limit = run.limit or ("memory" if run.watch.exceeded_by_group() else "")
+            run.report(status=status, limit=run.limit, memory_bytes=run.watch.peak_bytes, alone=alone)
         else:
             run.report(failed=data[1:].decode("utf-8", "replace"))
         for descriptor in descriptors:
             os.close(descriptor)
+
+    def _begun(self, run: Run, listeners: tuple[int, ...], all_in: bool) -> None:
+        """The run waits for its code, in its control group or else under the eyes of the watchdog."""
+        if not all_in:
+            run.watch.group = None
+        run.report(*listeners, started=run.pid, identity_dropped=self._identity_dropped, held=run.watch.held)
+        for listener in listeners:
+            os.close(listener)
 
     def _end(self, run: Run) -> None:
         """The run's pid 1 is gone, and with it every process of the run."""
         if run.reports.fileno() in self._selector.get_map():
             self._hear_run(run)  # its last words
         if run.limit:
-            run.report(status=int(signal.SIGKILL), limit=run.limit, memory_bytes=run.peak)
+            run.report(status=int(signal.SIGKILL), limit=run.limit, memory_bytes=run.watch.peak_bytes)
         self._runs = {number: other for number, other in self._runs.items() if other is not run}
         self._let_go(run)
 
@@ -303,6 +307,7 @@ class Keeper:
         for descriptor in (run.lifeline.fileno(), run.reports.fileno(), run.process):
             if descriptor is not None and descriptor in self._selector.get_map():
                 self._selector.unregister(descriptor)
+        self._groups.remove(run.group)
         run.close()
 
     def _sample(self) -> None:
@@ -314,7 +319,7 @@ class Keeper:
                 self._give_up("its packages need too much memory")
         for run in self._runs.values():
             if run.has_code and run.pid > 0 and not run.limit:
-                run.watch()
+                run.end_if_over()
 
 
 def _refuse(lifeline: socket.socket, descriptors: list[int], reason: str) -> None:
@@ -356,12 +361,14 @@ def main(channel_fd: int) -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     syscalls.set_child_subreaper()
+    groups = Groups()
     try:
         plan = unpack_plan(channel.recv(MAX_MESSAGE_BYTES))
-        Keeper(channel, plan).serve()
+        Keeper(channel, plan, groups).serve()
     except OSError as error:
         with contextlib.suppress(OSError):
             reason = f"{error.strerror} ({error.filename})"
             channel.send(json.dumps({"failed": reason}).encode("ascii"))
     finally:
         kill_all_children()
+        groups.close()

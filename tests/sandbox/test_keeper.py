@@ -258,7 +258,7 @@ time.sleep(600)
 
 @pytest.mark.parametrize("in_each", ["pass", "os.setsid() if os.getpid() != os.getsid(0) else None"])
 async def test_a_run_that_forks_too_much_is_killed_whole(spawner: Spawner, in_each: str):
-    async with started(spawner, FORKING_TREE.format(in_each=in_each), Bounds(processes=40)) as process:
+    async with started(spawner, FORKING_TREE.format(in_each=in_each), Bounds(by_kernel=False, processes=40)) as process:
         assert (await asyncio.wait_for(process.wait(), WAIT_S)).limit == "processes"
     assert await nothing_runs()
 
@@ -301,7 +301,7 @@ async def test_nothing_survives_a_server_that_is_killed():
 
 async def test_memory_of_one_process_is_bounded(spawner: Spawner):
     code = "kept = []\nwhile True: kept.append(bytearray(1 << 20))"
-    async with started(spawner, code, Bounds(memory_bytes=200 * MEBIBYTE)) as process:
+    async with started(spawner, code, Bounds(by_kernel=False, memory_bytes=200 * MEBIBYTE)) as process:
         assert await asyncio.wait_for(process.wait(), WAIT_S) == Exit(None, "SIGKILL", "memory")
 
 
@@ -312,14 +312,14 @@ async def test_memory_of_all_processes_together_is_bounded(spawner: Spawner):
         "  if os.fork() == 0:\n    kept = bytearray(50 << 20); time.sleep(600)\n"
         "time.sleep(600)"
     )
-    async with started(spawner, code, Bounds(memory_bytes=200 * MEBIBYTE)) as process:
+    async with started(spawner, code, Bounds(by_kernel=False, memory_bytes=200 * MEBIBYTE)) as process:
         assert (await asyncio.wait_for(process.wait(), WAIT_S)).limit == "memory"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_shared_memory_is_counted(spawner: Spawner):
     code = "import mmap, time\nm = mmap.mmap(-1, 300 << 20)\nm.write(bytes(300 << 20))\ntime.sleep(600)"
-    async with started(spawner, code, Bounds(memory_bytes=200 * MEBIBYTE)) as process:
+    async with started(spawner, code, Bounds(by_kernel=False, memory_bytes=200 * MEBIBYTE)) as process:
         assert (await asyncio.wait_for(process.wait(), WAIT_S)).limit == "memory"
 
 
@@ -331,13 +331,13 @@ async def test_memory_that_forked_processes_share_is_counted_once(spawner: Spawn
         "pids = [os.fork() or time.sleep(0.4) or os._exit(0) for n in range(4)]\n"
         "print([os.waitpid(pid, 0)[1] for pid in pids])"
     )
-    async with started(spawner, code, Bounds(memory_bytes=300 * MEBIBYTE)) as process:
+    async with started(spawner, code, Bounds(by_kernel=False, memory_bytes=300 * MEBIBYTE)) as process:
         assert await output_of(process) == "[0, 0, 0, 0]\n"
 
 
 async def test_threads_count_as_processes(spawner: Spawner):
     code = "import threading, time\nfor n in range(50): threading.Thread(target=time.sleep, args=(600,)).start()"
-    async with started(spawner, code, Bounds(processes=20)) as process:
+    async with started(spawner, code, Bounds(by_kernel=False, processes=20)) as process:
         assert (await asyncio.wait_for(process.wait(), WAIT_S)).limit == "processes"
 
 
