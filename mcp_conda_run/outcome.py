@@ -6,7 +6,9 @@ guest claims.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from packaging.utils import canonicalize_name
 
@@ -24,6 +26,9 @@ LIMIT_HINTS = {
     "disk": "Write less, or raise MCP_CONDA_RUN_DISK_MB.",
     "cpu": "Compute less, or raise MCP_CONDA_RUN_CPU_S.",
 }
+
+
+FILE_TOO_LARGE, NO_SPACE, OTHER_DEVICE = (f"[Errno {n}]" for n in (errno.EFBIG, errno.ENOSPC, errno.EXDEV))
 
 
 def not_installed(error: InstallError, *, run_id: str, timings_ms: Mapping[str, float]) -> RunResult:
@@ -103,13 +108,29 @@ def _verdict(said: Conversation, launch: Launch) -> tuple[Status, RunError | Non
         message = f"The run reached its limit of {said.exit.limit} ({bound}) and was ended"
         return Status.KILLED, RunError("Killed", message, hint=LIMIT_HINTS.get(said.exit.limit, ""))
     if said.record is not None and said.record.error is not None:
-        return Status.RUN_ERROR, said.record.error
+        return Status.RUN_ERROR, _explained(said.record.error, launch)
     if said.exit.signal:
         status = Status.KILLED if said.exit.signal == "SIGKILL" else Status.RUN_ERROR
         return status, RunError("Crash", f"The process was ended by {said.exit.signal}")
     if said.exit.code:
         return Status.RUN_ERROR, RunError("SystemExit", f"The code ended with exit code {said.exit.code}")
     return Status.SUCCESS, None
+
+
+def _explained(error: RunError, launch: Launch) -> RunError:
+    """Return the error of a program with a hint, if it met something that is so only here."""
+    hint = ""
+    if error.hint or error.type not in {"OSError", "Error"}:
+        return error
+    if error.message.startswith(OTHER_DEVICE) and str(launch.environment.prefix) in error.message:
+        hint = "A directory of the environment cannot be renamed, only copied; shutil.move does that by itself."
+    elif error.message.startswith(FILE_TOO_LARGE):
+        bound = f"{launch.limits.file_size_bytes / 2**20:g} MiB"
+        hint = f"A single file may have {bound}; write smaller ones, or raise MCP_CONDA_RUN_FILE_SIZE_MB."
+    elif error.message.startswith(NO_SPACE):
+        bound = limit_text("disk", launch.limits)
+        hint = f"Prefix and temporary files together may have {bound}; write less, or raise MCP_CONDA_RUN_DISK_MB."
+    return replace(error, hint=hint) if hint else error
 
 
 def added_packages(plan: Plan, provided: Provided) -> tuple[AddedPackage, ...]:

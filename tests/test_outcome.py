@@ -45,12 +45,12 @@ def record(error: RunError | None = None) -> GuestRecord:
     return GuestRecord(value=None, error=error, exit_code=0, figures=(), mapped=0, notes=())
 
 
-def verdict(exit_: Exit, said: GuestRecord | None, *, timed_out: bool = False) -> tuple[Status, str]:
-    conversation = Conversation(
+def said(exit_: Exit, claimed: GuestRecord | None, *, timed_out: bool = False) -> Conversation:
+    return Conversation(
         exit=exit_,
         timed_out=timed_out,
-        record=said,
-        no_record="" if said else "none came",
+        record=claimed,
+        no_record="" if claimed else "none came",
         output="",
         stdout="",
         stderr="",
@@ -58,6 +58,10 @@ def verdict(exit_: Exit, said: GuestRecord | None, *, timed_out: bool = False) -
         ready_s=0,
         run_s=0,
     )
+
+
+def verdict(exit_: Exit, claimed: GuestRecord | None, *, timed_out: bool = False) -> tuple[Status, str]:
+    conversation = said(exit_, claimed, timed_out=timed_out)
     result = finished(conversation, Isolation("none"), plan=Plan(), provided=PROVIDED, launch=LAUNCH, notes=())
     return result.status, result.error.type if result.error else ""
 
@@ -66,7 +70,7 @@ CLAIMED = record(RunError("ValueError", "claimed"))
 
 
 @pytest.mark.parametrize(
-    ("exit_", "said", "timed_out", "expected"),
+    ("exit_", "claimed", "timed_out", "expected"),
     [
         (Exit(0), record(), False, (Status.SUCCESS, "")),
         (Exit(1), CLAIMED, False, (Status.RUN_ERROR, "ValueError")),
@@ -79,9 +83,9 @@ CLAIMED = record(RunError("ValueError", "claimed"))
     ],
 )
 def test_a_status_follows_from_what_was_seen(
-    exit_: Exit, said: GuestRecord | None, timed_out: bool, expected: tuple[Status, str]
+    exit_: Exit, claimed: GuestRecord | None, timed_out: bool, expected: tuple[Status, str]
 ):
-    assert verdict(exit_, said, timed_out=timed_out) == expected
+    assert verdict(exit_, claimed, timed_out=timed_out) == expected
 
 
 @pytest.mark.parametrize(
@@ -111,3 +115,20 @@ def test_an_added_package_of_pypi_is_not_taken_for_condas_of_the_same_name():
     provided = replace(PROVIDED, environment=replace(ENVIRONMENT, packages=(wheel, library)))
     [added] = added_packages(Plan(packages=(PlannedPackage("My_Graph", "My_Graph", "pypi"),)), provided)
     assert (added.version, added.channel) == ("0.20", "pypi")
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("[Errno 18] Invalid cross-device link: '/nowhere/lib/a' -> '/nowhere/lib/b'", "shutil.move"),
+        ("[Errno 18] Invalid cross-device link: '/tmp/a' -> '/working/b'", ""),
+        ("[Errno 27] File too large", "MCP_CONDA_RUN_FILE_SIZE_MB"),
+        ("[Errno 28] No space left on device", "MCP_CONDA_RUN_DISK_MB"),
+        ("[Errno 2] No such file or directory: 'x'", ""),
+    ],
+)
+def test_what_a_program_only_meets_in_a_sandbox_is_explained(message: str, hint: str):
+    conversation = said(Exit(1), record(RunError("OSError", message)))
+    result = finished(conversation, Isolation("A"), plan=Plan(), provided=PROVIDED, launch=LAUNCH, notes=())
+    assert result.error is not None
+    assert (hint in result.error.hint) if hint else (result.error.hint == "")
