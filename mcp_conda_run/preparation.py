@@ -80,7 +80,8 @@ class Preparation:
         with phases.phase("plan"):
             needs = self.needs(request, source, mounts, base)
         made = f"The template {template.name} was not ready; it was made now. `mcp-conda-run warmup` does this."
-        prepared = Prepared(needs, Plan(), base, base, (made,) if base.built else ())
+        notes = (*base.notes, *((made,) if base.built else ()))
+        prepared = Prepared(needs, Plan(), base, base, notes)
         return await self._extend(prepared, phases, progress, ask)
 
     async def prepare_again(

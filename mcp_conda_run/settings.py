@@ -73,7 +73,14 @@ class Settings(BaseSettings):
     )
     channels: Names = Field(default=(), description="Channels instead of the template's, first wins (strict priority).")
     engine: Literal["auto", "rattler", "micromamba"] = Field(default="auto", description="What solves and installs.")
-    template: str = Field(default="base", description="The template that runs use: a name or an environment.yml.")
+    template: str = Field(default="base", description="The template that runs use: a name, a file, or `auto`.")
+    templates_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_config_path("mcp-conda-run") / "templates",
+        description="Where your own templates are kept (`templates add`).",
+    )
+    stale_lock: Literal["relock", "refuse", "use"] = Field(
+        default="relock", description="What to do where a template has changed since the lock beside it was made."
+    )
     path: Path | None = Field(default=None, description="The host directory that runs see at `mount`.")
     mount: str = Field(default="/working", pattern=r"^/[^/].*$", description="Where runs see `path`.")
     mounts: Names = Field(default=(), description="Further directories that runs see, each `SOURCE:TARGET[:ro]`.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .conda.locking import ALL_PLATFORMS
 from .environments.provision import Provided
+from .environments.templates import LOCK_SUFFIX
 from .errors import InstallError
 from .models import Progress, ProgressCallback, RunRequest, Status
 from .runtime import Runtime
@@ -23,10 +24,12 @@ async def warm_up(settings: Settings, *, all_platforms: bool, progress: Progress
     async with Runtime(settings) as runtime:
         provided = await runtime.warmup(None, progress)
         if all_platforms:
-            output = runtime.provisioner.lock_path(provided.template).with_suffix(".all.yml")
-            await runtime.provisioner.lock(provided.template, ALL_PLATFORMS, output, progress)
-            lines.append(f"Locked for {', '.join(ALL_PLATFORMS)}: {output}")
+            output = runtime.store.locks / f"{provided.template.name}.all{LOCK_SUFFIX}"
+            platforms = provided.template.platforms or ALL_PLATFORMS
+            await runtime.provisioner.lock(provided.template, platforms, output, progress)
+            lines.append(f"Locked for {', '.join(platforms)}: {output}")
         environment = provided.environment
+        lines += provided.notes
         if provided.built:
             lines.append(await _check(runtime, provided, progress))
         state = "is ready" if provided.built else "was ready already"
@@ -56,7 +59,9 @@ async def _check(runtime: Runtime, provided: Provided, progress: ProgressCallbac
 
 
 def promised_modules(provided: Provided) -> list[str]:
-    """Return the top-level modules of the packages that the template's specs name."""
+    """Return the modules that the template says it serves; else those of the packages that it names, unless a lock."""
+    if provided.template.imports or provided.template.is_lock:
+        return sorted(provided.template.imports)
     named = {spec.split()[0].split("=")[0].split(">")[0].split("<")[0] for spec in provided.template.specs}
     environment = provided.environment
     return sorted(

@@ -100,7 +100,11 @@ def settings_table() -> str:
     """Return the README's table of settings, made from the fields themselves."""
     rows = ["| setting | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = {"cache_dir": "the user's cache directory", "slots": "the number of cores"}.get(name)
+        default = {
+            "cache_dir": "the user's cache directory",
+            "templates_dir": "`templates` beside the configuration file",
+            "slots": "the number of cores",
+        }.get(name)
         if default is None:
             value = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
             default = f"`{value}`" if str(value or "") or isinstance(value, bool | float) else ""

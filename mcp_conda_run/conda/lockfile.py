@@ -32,6 +32,7 @@ __all__ = [
     "input_digest",
     "is_stale",
     "load_lock",
+    "lock_digest",
     "read_environment",
     "read_lock",
 ]
@@ -221,14 +222,28 @@ def is_stale(
     names = {row.name for row in lock.package if row.platform == platform}
     if not names:
         return True
-    digest = (lock.metadata.custom_metadata or {}).get(INPUT_DIGEST)
-    if digest is not None:
+    digest = digest_of(lock)
+    if digest:
         return digest != input_digest(environment, channels, exclude_newer)
     asked = [NAME_OF_SPEC.match(spec) for spec in environment.dependencies]
     wheels = {canonicalize_name(row.name) for row in lock.package if row.platform == platform and row.manager == "pip"}
     if any(canonicalize_name(Requirement(text).name) not in wheels for text in environment.pip):
         return True
     return not all(found and found[1].lower() in names for found in asked)
+
+
+def lock_digest(path: Path) -> str:
+    """Return the digest of what a lock was made from; empty if another tool made it.
+
+    Raises:
+        InstallError: it cannot be read or is malformed.
+    """
+    return digest_of(load_lock(path))
+
+
+def digest_of(lock: Lock) -> str:
+    """Return the digest of what a lock was made from; empty if another tool made it."""
+    return (lock.metadata.custom_metadata or {}).get(INPUT_DIGEST, "")
 
 
 def channel_name(url: str) -> str:

@@ -23,7 +23,9 @@ from ..settings import Settings
 from .build import build_environment
 from .care import after_build
 from .store import Store, environment_key
-from .templates import Template, find_template
+from .template_locking import TemplateLocker, pip_is_off
+from .template_locks import serving_lock
+from .templates import AUTO, DEFAULT, Template, find_template
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,14 @@ class Provisioner:
             exclude_newer=settings.exclude_newer,
         )
         self._wheels = WheelInstaller(settings, store.pypi)
+        self._templates = TemplateLocker(
+            settings=settings,
+            engine=engine,
+            locker=self._locker,
+            wheels=self._wheels,
+            build=lambda packages, progress: self._build(packages, packages, progress),
+            platform=self._platform,
+        )
         self._jobs: dict[str, _Job] = {}
         self._known: dict[Path, tuple[int, Environment]] = {}
 
@@ -69,12 +79,13 @@ class Provisioner:
         return self._platform
 
     def template(self, name: str | None) -> Template:
-        """Return a template by name or path, with the configured channels.
+        """Return a template by name or path, with the configured channels; `auto` is the smallest, `base`.
 
         Raises:
             RequestError: there is none, or it cannot be used.
         """
-        return find_template(name or self._settings.template, self._settings.channels)
+        name = name or self._settings.template
+        return find_template(DEFAULT if name == AUTO else name, self._settings.channels, self._settings.templates_dir)
 
     async def base(self, template: Template, progress: ProgressCallback) -> Provided:
         """Return the template's own environment: locked, installed and compiled now if it was not before.
@@ -83,19 +94,23 @@ class Provisioner:
             InstallError: it cannot be locked or installed.
             HostError: the machine cannot do it.
         """
-        ready = self._ready_base(template)
+        serving = serving_lock(template, self._store, self._settings, self._platform)
+        lock, notes = serving.path, (serving.note,) if serving.note else ()
+        ready = self._ready_base(lock)
         if ready is not None:
-            return Provided(ready, template)
-        lock = self.lock_path(template)
+            self._check_wheels(template, ready.packages)
+            return Provided(ready, _as_locked(template, ready), notes=notes)
 
         async def make(tell: ProgressCallback) -> Environment:
+            await self._templates.check_machine(template)
             if not lock.exists():
                 await self.lock(template, [self._platform], lock, tell)
             packages = read_lock(lock, self._platform)
-            return await self._build(packages, packages, tell)
+            self._check_wheels(template, packages)
+            return await self._build(packages, packages, tell, wheels=self._wheels if _has_wheels(packages) else None)
 
-        environment = await self._shared(f"template {lock.name}", make, progress)
-        return Provided(environment, template, built=True)
+        environment = await self._shared(f"template {lock}", make, progress)
+        return Provided(environment, _as_locked(template, environment), built=True, notes=notes)
 
     async def extended(
         self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool = False
@@ -129,7 +144,7 @@ class Provisioner:
         ready = self._store.claim(key)
         if ready is not None:
             return Provided(ready, template)
-        wheels = self._wheels if any(package.manager == "pypi" for package in packages) else None
+        wheels = self._wheels if _has_wheels(packages) else None
 
         async def make(tell: ProgressCallback) -> Environment:
             return await self._build(packages, packages, tell, wheels=wheels)
@@ -151,7 +166,9 @@ class Provisioner:
         return _added(base.environment, packages)
 
     async def _with_conda(self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool) -> Provided:
-        packages = await self._solve(self._question(base, plan, alone=alone), progress)
+        solved = await self._solve(self._question(base, plan, alone=alone), progress)
+        own_wheels = () if alone else _wheels_beside(base.environment, solved)
+        packages = (*solved, *own_wheels)
         key = environment_key(packages)
         added = _added(base.environment, packages)
         notes = () if alone else _changed_versions(base.environment, packages)
@@ -161,8 +178,8 @@ class Provisioner:
         kept = len(packages) - len(added)
 
         async def make(tell: ProgressCallback) -> Environment:
-            cloned = base.environment if kept > len(added) else None
-            return await self._build(packages, added, tell, base=cloned)
+            cloned = base.environment if kept > len(added) and not _has_wheels(base.environment.packages) else None
+            return await self._build(packages, added, tell, base=cloned, wheels=self._wheels if own_wheels else None)
 
         environment = await self._shared(f"environment {key}", make, progress)
         return Provided(environment, base.template, added, built=True, notes=notes)
@@ -182,20 +199,28 @@ class Provisioner:
         ready = self._store.claim(key)
 
         async def make(tell: ProgressCallback) -> Environment:
-            return await self._build(packages, wheels, tell, base=base.environment, wheels=self._wheels)
+            cloned = None if _has_wheels(base.environment.packages) else base.environment
+            return await self._build(packages, wheels, tell, base=cloned, wheels=self._wheels)
 
         environment = ready or await self._shared(f"environment {key}", make, progress)
         return replace(base, environment=environment, added=(*base.added, *wheels), built=base.built or ready is None)
 
     def lock_path(self, template: Template) -> Path:
         """Return where the template's lock for this platform is, or would be."""
-        return self._store.locks / template.lock_name(self._platform)
+        return serving_lock(template, self._store, self._settings, self._platform).path
 
     async def lock(
-        self, template: Template, platforms: Sequence[str], output: Path, progress: ProgressCallback
+        self,
+        template: Template,
+        platforms: Sequence[str],
+        output: Path,
+        progress: ProgressCallback,
+        *,
+        update: Sequence[str] = (),
+        old: Path | None = None,
     ) -> None:
-        """Write the template's conda-lock.yml for these platforms."""
-        await self._locker.lock(template.path, template.channels, platforms, output, progress)
+        """Write the template's conda-lock.yml for these platforms; see `TemplateLocker.lock`."""
+        await self._templates.lock(template, platforms, output, progress, update=update, old=old)
 
     async def close(self) -> None:
         """End every build that is still going on; nothing of them stays."""
@@ -203,6 +228,11 @@ class Provisioner:
         for job in jobs:
             job.task.cancel()
         await asyncio.gather(*(job.task for job in jobs), return_exceptions=True)
+
+    def _check_wheels(self, template: Template, packages: Sequence[LockedPackage]) -> None:
+        """Refuse a template with packages of PyPI where these are switched off."""
+        if self._settings.pip == "off" and _has_wheels(packages):
+            raise pip_is_off(template)
 
     # --- solving --------------------------------------------------------------------------------------------------
 
@@ -217,7 +247,7 @@ class Provisioner:
             specs=wanted if alone else [*base.template.specs, *wanted],
             channels=channels,
             platform=self._platform,
-            pinned=() if alone else base.environment.packages,
+            pinned=() if alone else [p for p in base.environment.packages if p.manager == "conda"],
             exclude_newer=self._settings.exclude_newer,
             offline=self._settings.offline,
         )
@@ -258,9 +288,8 @@ class Provisioner:
 
     # --- sharing --------------------------------------------------------------------------------------------------
 
-    def _ready_base(self, template: Template) -> Environment | None:
-        """Return the template's environment if it is ready; costs one `stat` when it was found before."""
-        lock = self.lock_path(template)
+    def _ready_base(self, lock: Path) -> Environment | None:
+        """Return the environment of a lock if it is ready; costs one `stat` when it was found before."""
         try:
             stamp = lock.stat().st_mtime_ns
         except OSError:
@@ -307,6 +336,29 @@ class _Job:
     def _tell(self, progress: Progress) -> None:
         for listener in list(self.listeners):
             listener(progress)
+
+
+def _as_locked(template: Template, environment: Environment) -> Template:
+    """Return a template that is a lock with specs and channels: all that it pins, and where that is from."""
+    if not template.is_lock:
+        return template
+    packages = [package for package in environment.packages if package.manager == "conda"]
+    channels = [package.channel for package in packages]
+    return replace(
+        template,
+        specs=tuple(f"{package.name} =={package.version}" for package in packages),
+        channels=template.channels or tuple(sorted(set(channels), key=channels.count, reverse=True)),
+    )
+
+
+def _has_wheels(packages: Sequence[LockedPackage]) -> bool:
+    return any(package.manager == "pypi" for package in packages)
+
+
+def _wheels_beside(before: Environment, solved: Sequence[LockedPackage]) -> tuple[LockedPackage, ...]:
+    """Return the wheels of an environment that stay beside a new solution; conda's packages of the same name win."""
+    names = {package.name for package in solved}
+    return tuple(p for p in before.packages if p.manager == "pypi" and p.name not in names)
 
 
 def _added(before: Environment, packages: Sequence[LockedPackage]) -> tuple[LockedPackage, ...]:
