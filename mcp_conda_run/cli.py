@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import __version__
+from .commands.export import export
 from .commands.replay import replay, runs
 from .commands.shared import (
     ArgsArgument,
@@ -255,6 +256,7 @@ app.command()(clean)
 app.command()(du)
 app.command()(runs)
 app.command()(replay)
+app.command()(export)
 
 
 # --- small steps ------------------------------------------------------------------------------------------------------

@@ -24,6 +24,9 @@ ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 """Where an object lies in memory, as default representations tell it: never the same twice."""
 
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]{0,100}$")]
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""What ends up in comments of exported files: nothing that could end the line."""
 
 
 class Part(BaseModel):
@@ -59,7 +62,7 @@ class Given(Part):
 
     args: tuple[str, ...] | None = ()
     variables: Mapping[str, Json] = {}
-    withheld: tuple[str, ...] = ()
+    withheld: tuple[Line, ...] = ()
 
 
 class InputFile(Part):
@@ -102,12 +105,12 @@ class Place(Part):
         path: the host's directory that was the working directory; not in what is exported.
     """
 
-    version: str = ""
-    platform: str = ""
-    python: str = ""
-    template: str = ""
-    specs: tuple[str, ...] = ()
-    channels: tuple[str, ...] = ()
+    version: Word = ""
+    platform: Word = ""
+    python: Word = ""
+    template: Line = ""
+    specs: tuple[Line, ...] = ()
+    channels: tuple[Line, ...] = ()
     environment: str = ""
     engine: str = ""
     tier: str = ""
