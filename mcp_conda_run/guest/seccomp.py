@@ -14,10 +14,15 @@ import struct
 from collections.abc import Collection, Iterable
 
 ARCHITECTURES = {
-    # AUDIT_ARCH_ value; clone, clone3, socket, ioctl
-    "x86_64": (0xC000_003E, 56, 435, 41, 16),
-    "aarch64": (0xC000_00B7, 220, 435, 198, 29),
+    # AUDIT_ARCH_ value; clone, clone3, socket, ioctl, shmget
+    "x86_64": (0xC000_003E, 56, 435, 41, 16, 29),
+    "aarch64": (0xC000_00B7, 220, 435, 198, 29, 194),
 }
+
+MAX_SHARED_SEGMENT = 65536
+"""The largest System V segment of shared memory. One that nobody has attached belongs to no process, so nothing counts
+it; small ones are what database servers use to find out whether they run already. POSIX shared memory is not bounded
+by this."""
 
 # Numbers per architecture: x86-64 from arch/x86/entry/syscalls/syscall_64.tbl, aarch64 from include/uapi/asm-generic/
 # unistd.h. None: the call does not exist there.
@@ -171,7 +176,7 @@ def filter_program(
         KeyError: there is no table for this machine type.
     """
     machine = machine or platform.machine()
-    arch, clone, clone3, socket_call, ioctl = ARCHITECTURES[machine]
+    arch, clone, clone3, socket_call, ioctl, shmget = ARCHITECTURES[machine]
     column = list(ARCHITECTURES).index(machine)
     program = [_load(_ARCH), _if_equal(arch, 1, 0), _answer(_KILL), _load(_NUMBER)]
     if machine == "x86_64":
@@ -182,6 +187,9 @@ def filter_program(
     program += [_refuse(errno.EPERM), _answer(_ALLOW)]
     program += [_if_equal(ioctl, 0, 5), _load(_SECOND), _if_equal(_TIOCSTI, 1, 0), _if_equal(_TIOCLINUX, 0, 1)]
     program += [_refuse(errno.EPERM), _answer(_ALLOW)]
+    # As the kernel answers to a segment beyond its own bound (shmget(2)); the size has two words.
+    program += [_if_equal(shmget, 0, 6), _load(_SECOND + 4), _if_equal(0, 0, 2)]
+    program += [_load(_SECOND), _if_at_least(MAX_SHARED_SEGMENT + 1, 0, 1), _refuse(errno.EINVAL), _answer(_ALLOW)]
     program += _socket_rule(socket_call, list(families), only_tcp=only_tcp)
     if freeze_metadata:
         program += _each(METADATA, column, _refuse(0))

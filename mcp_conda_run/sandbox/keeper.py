@@ -21,12 +21,13 @@ from typing import Any, NoReturn
 from .enrolling import enroll
 from .mainprocess import Main, start_plain
 from .order import Bounds, Descriptors, Order
-from .processes import descendants, kill_all_children, written_bytes
+from .processes import descendants, kill_all_children, nameless_files, written_bytes
 from .watch import Watch
 
 if sys.platform == "linux":  # here and not where they are used: the spawner loads them once, for all keepers
     from ..guest import syscalls
     from .confinement import start_confined
+    from .pasta import Pasta
     from .workshop import Workshop
 
 SAMPLE_S = 0.05
@@ -161,6 +162,7 @@ class _Attendance:
         if not self.bounds.disk_bytes or begin < self.next_disk_sample:
             return False
         written = written_bytes(self.bounds.disk_places, self.started)
+        written += nameless_files(descendants(os.getpid()), in_memory=False)
         end = time.monotonic()
         self.next_disk_sample = end + max(DISK_SAMPLE_S, (end - begin) / DISK_SHARE)
         return written > self.bounds.disk_bytes

@@ -5,6 +5,7 @@ For keepers, which have only the standard library. On Linux from /proc; elsewher
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -89,11 +90,12 @@ def used(pids: Iterable[int], stage_bytes: int = 0) -> Used:
     """
     anonymous = shared = processes = 0
     cpu = 0.0
+    pids = list(pids)
     for pid in pids:
         one = _sample_linux(pid) if LINUX else _sample_ps(pid)
         anonymous, shared = anonymous + one.anonymous_bytes, shared + one.shared_bytes
         processes, cpu = processes + one.threads, cpu + one.cpu_s
-    return Used(anonymous + max(shared, stage_bytes), processes, cpu)
+    return Used(anonymous + max(shared, stage_bytes + nameless_files(pids, in_memory=True)), processes, cpu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ def proportional_memory(pids: Iterable[int], stage_bytes: int = 0) -> int:
     share most of what they seem to have.
     """
     anonymous = shared = 0
+    pids = list(pids)
     for pid in pids:
         rows = _rows(f"/proc/{pid}/smaps_rollup")
         if "Pss_Anon" in rows:
@@ -147,28 +150,64 @@ def proportional_memory(pids: Iterable[int], stage_bytes: int = 0) -> int:
         else:
             one = _sample_linux(pid) if LINUX else _sample_ps(pid)
             anonymous, shared = anonymous + one.anonymous_bytes, shared + one.shared_bytes
-    return anonymous + max(shared, stage_bytes)
+    return anonymous + max(shared, stage_bytes + nameless_files(pids, in_memory=True))
+
+
+def nameless_files(pids: Iterable[int], *, in_memory: bool) -> int:
+    """Return what the open files of these processes hold that have no name, in bytes; each file counts once.
+
+    Args:
+        pids: the processes.
+        in_memory: whether those of memfd_create(2) are meant, whose pages are in no process's memory unless they are
+            mapped; else those on a disk that were deleted, which no look at directories finds.
+    """
+    found: dict[tuple[int, int], int] = {}
+    for pid in pids if LINUX else ():
+        directory = f"/proc/{pid}/fd"
+        try:
+            descriptors = os.listdir(directory)
+        except OSError:
+            continue  # it is gone, or hides: then only its own bounds hold it
+        for descriptor in descriptors:
+            try:
+                name = os.readlink(f"{directory}/{descriptor}")
+                if name.endswith(" (deleted)") and name.startswith("/memfd:") == in_memory:
+                    status = os.stat(f"{directory}/{descriptor}")
+                    found[status.st_dev, status.st_ino] = status.st_blocks * 512
+            except OSError:
+                continue
+    return sum(found.values())
+
+
+INODE_BYTES = 1024
+"""What a file costs that holds nothing: file systems run out of inodes as well."""
+HIDDEN = 1 << 62
 
 
 def written_bytes(places: Iterable[str], since: float) -> int:
-    """Return what the files below these directories hold that were made or changed after `since` (a `time.time()`)."""
+    """Return what the files below these directories hold that were made or changed after `since` (a `time.time()`).
+
+    A directory that cannot be looked into, because its path is too long or its modes forbid it, counts as endless:
+    else a run could write there what it wants.
+    """
     total = 0
     waiting = list(places)
     while waiting:
         try:
             entries = list(os.scandir(waiting.pop()))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError as error:
+            return HIDDEN if error.errno in {errno.EACCES, errno.ENAMETOOLONG} else total
         for entry in entries:
             try:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
-                    continue
                 status = entry.stat(follow_symlinks=False)
             except OSError:
                 continue
             if status.st_ctime >= since:
-                total += status.st_blocks * 512
+                total += status.st_blocks * 512 + INODE_BYTES
     return total
 
 

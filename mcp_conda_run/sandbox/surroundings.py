@@ -12,6 +12,8 @@ from pathlib import PurePath
 
 from ..models import Environment, Limits
 
+NO_CORE = (1, 1)
+
 SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
 STANDARD = {
@@ -54,7 +56,9 @@ def run_variables(
 
 def resource_limits(limits: Limits) -> dict[str, tuple[int, int]]:
     """Return the limits that the kernel keeps for each process alone (setrlimit(2)); the keeper watches the sum."""
-    bounds = {"CORE": (0, 0)}
+    # One byte: the same as none for files, and the one value that also keeps the kernel from starting the host's
+    # program for core dumps (core(5): 0 does not).
+    bounds = {"CORE": NO_CORE}
     if limits.open_files:
         bounds["NOFILE"] = (limits.open_files, limits.open_files)
     if limits.file_size_bytes:

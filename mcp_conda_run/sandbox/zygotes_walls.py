@@ -29,6 +29,7 @@ from .zygotes_order import HIDDEN, ZygotePlan
 PLAIN = syscalls.MS_NOSUID | syscalls.MS_NODEV
 SCRATCH_PLACES = ("/tmp", HOME)  # noqa: S108 - the zygote's own
 SCRATCH_OPTIONS = "mode=0755,size=64m"
+NO_CORE = {"CORE": (1, 1)}  # why one: `surroundings.py`
 NEEDED_CAPABILITIES = (
     syscalls.CAP_SYS_ADMIN,  # namespaces and mounts
     syscalls.CAP_NET_ADMIN,  # the loopback interface
@@ -75,7 +76,7 @@ def _be_above(plan: ZygotePlan, owner: Owner, descriptors: Descriptors, channel:
         if copies is None:
             copies = _copies(plan.walls, owner)
         _build(plan.walls, copies)
-        order = Order(argv=plan.argv, environ=plan.environ, cwd="/", rlimits={"CORE": (0, 0)}, bounds=Bounds())
+        order = Order(argv=plan.argv, environ=plan.environ, cwd="/", rlimits=NO_CORE, bounds=Bounds())
         zygote = fork_main(order, descriptors, _enter)
     except OSError as error:
         _say_why(channel, f"{error.strerror} ({error.filename or 'a new process'})")

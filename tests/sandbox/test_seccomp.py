@@ -32,8 +32,8 @@ def test_the_numbers_are_the_kernels(machine: str):
     known = header(machine)
     column = list(ARCHITECTURES).index(machine)
     tables = {name: row[column] for name, row in {**DENIED, **METADATA}.items()}
-    _, clone, clone3, socket_call, ioctl = ARCHITECTURES[machine]
-    tables |= {"clone": clone, "clone3": clone3, "socket": socket_call, "ioctl": ioctl}
+    special = ("clone", "clone3", "socket", "ioctl", "shmget")
+    tables |= dict(zip(special, ARCHITECTURES[machine][1:], strict=True))
     wrong = {name: (ours, known[name]) for name, ours in tables.items() if name in known and ours != known[name]}
     assert wrong == {}
 
@@ -152,3 +152,11 @@ def test_frozen_metadata_seems_to_change(name: str):
 def test_a_machine_without_a_table_has_no_filter():
     with pytest.raises(KeyError):
         filter_program("vax")
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(1, ALLOW), (65536, ALLOW), (65537, ERRNO | errno.EINVAL), (1 << 32, ERRNO | errno.EINVAL)],
+)
+def test_large_segments_of_shared_memory_that_belong_to_nobody_are_refused(size: int, expected: int):
+    assert verdict(filter_program("x86_64"), 29, 0, size, 0o1600) == expected
