@@ -17,7 +17,6 @@ import os
 import signal
 import socket
 import sys
-from functools import partial
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
@@ -46,10 +45,11 @@ def live(descriptor: int) -> None:
     config = json.loads(channel.recv(MAX_MESSAGE_BYTES))
     execute.caches.show()
     preload.load(config["modules"], execute, config["filename"])
+    threads = fresh.thread_functions()
+    fresh.allow_threads(threads)
     if len(os.listdir("/proc/self/task")) != 1:
         raise RuntimeError("a preloaded package has started threads, which forks would not have")
     own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    threads = fresh.thread_functions()
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the keeper watches the forked processes; nobody waits here
@@ -62,8 +62,8 @@ def live(descriptor: int) -> None:
         if len(descriptors) == DESCRIPTORS:
             if fork(channel, own_pids, order):
                 channel.detach()  # its number is about to be the run's
-                child.begin(config, order, descriptors, partial(fresh.restore_threads, order["environ"], threads))
-                fresh.restore(order["environ"])
+                child.begin(config, order, descriptors)
+                fresh.restore(order["environ"], threads)
                 if order["touch"]:
                     preload.touch(config["modules"], execute, config["filename"])
                 return

@@ -1,14 +1,15 @@
 """From a process that a zygote has just forked to the main process of a run, behind all the walls of tier A.
 
-Called by `zygote.py` in the forked process, which is pid 1 of a new pid namespace. It makes the run's mounts and
-network, forks the main process as pid 2, and stays as its reaper: when it ends, the kernel kills all that is left in
-the namespace. The main process gives everything away before it asks for code. The order of the steps and their reasons
+Called by `zygote.py` in the forked process, which is pid 1 of a new pid namespace. It forks the main process as pid 2
+and stays as its reaper, outside of the run's other namespaces: when it ends, the kernel kills all that is left. The
+main process makes the run's mounts and network, and gives everything away before it asks for code. So each memory page
+that building the walls writes to is copied once, and pid 1 copies hardly any. The order of the steps and their reasons
 are those of `sandbox/confinement.py`; what differs is that the zygote's root serves as the run's, so that nothing has
 to be entered: the sources of the mounts lie in a hidden directory, which is taken off.
 
-Messages to the keeper: `started` with descriptors of the stage and, if asked for, of the listening socket for the
-proxy; then the main process's wait status as a number, and whether it left no other process behind; or, if something
-fails, `!` and the reason.
+Messages to the keeper: from pid 2 `started`, with descriptors of the stage and, if asked for, of the listening socket
+for the proxy, or `!` and the reason if something fails; then from pid 1 the main process's wait status as a number, and
+whether it left no other process behind.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, NoReturn
 
 syscalls: Any = None  # `zygote.py` puts the module in, which it loads by its path
@@ -30,27 +30,27 @@ STARTED = b"started"
 FAILED = b"!"
 
 
-def begin(
-    config: dict[str, Any], order: dict[str, Any], descriptors: list[int], before_fork: Callable[[], None]
-) -> None:
+def begin(config: dict[str, Any], order: dict[str, Any], descriptors: list[int]) -> None:
     """Build the walls; return in pid 2, behind them, with the run's descriptors in their places.
 
     Args:
         config: `prefix`, `hidden`, `places`, `targets`, `covered`, `inner_id`, and `filter` (in hexadecimal).
         order: `cwd`, `rlimits`, `stage`, `processes`, `proxy_port`.
         descriptors: control, stdout, stderr, reports.
-        before_fork: called in pid 1 just before it forks pid 2.
     """
-    descriptors = place(descriptors)
-    reports = socket.socket(fileno=descriptors.pop())
+    syscalls.die_with_parent()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        syscalls.die_with_parent()
-        outward = build(config, order)
-        before_fork()
         main = os.fork()
-        if main:
-            be_first(main, reports, outward)
+    except OSError as error:
+        os.write(descriptors[3], FAILED + f"{error.strerror} (a new process)".encode())
+        os._exit(1)
+    if main:
+        be_first(main, descriptors[3])
+    reports = socket.socket(fileno=place(descriptors))
+    try:
+        outward = build(config, order)
+        socket.send_fds(reports, [STARTED], outward)
         for descriptor in (reports.detach(), *outward):
             os.close(descriptor)
     except OSError as error:
@@ -59,8 +59,8 @@ def begin(
     seal(config, order)
 
 
-def place(descriptors: list[int]) -> list[int]:
-    """Put the run's descriptors where a guest expects them and close all others of the zygote."""
+def place(descriptors: list[int]) -> int:
+    """Put the run's descriptors where a guest expects them, close all others of the zygote; return that for reports."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     spare = max(map(int, os.listdir("/proc/self/fd"))) + 1
     sources = [nothing, descriptors[1], descriptors[2], descriptors[0], descriptors[3]]
@@ -68,10 +68,38 @@ def place(descriptors: list[int]) -> list[int]:
     for number, source in enumerate(aside):
         os.dup2(source, number, inheritable=number <= CONTROL_FD)
     os.closerange(len(sources), spare + len(sources))
-    return [CONTROL_FD, 1, 2, CONTROL_FD + 1]
+    return CONTROL_FD + 1
 
 
 # --- pid 1 ------------------------------------------------------------------------------------------------------------
+
+
+def be_first(main: int, reports: int) -> NoReturn:
+    """Reap whatever ends, and end with the main process."""
+    try:
+        os.dup2(reports, 0)
+        os.closerange(1, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+        syscalls.drop_capabilities()
+        while True:
+            pid, status = os.wait()
+            if pid == main:
+                os.write(0, b"%d %d" % (status, is_alone()))
+                break
+    finally:
+        os._exit(0)
+
+
+def is_alone() -> bool:
+    """Say whether no other process of the namespace is left: those whose parents have ended are children of pid 1."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return True
+    return False
+
+
+# --- pid 2 ------------------------------------------------------------------------------------------------------------
 
 
 def build(config: dict[str, Any], order: dict[str, Any]) -> list[int]:
@@ -119,35 +147,6 @@ def listen(port: int) -> int:
     listener.bind(("127.0.0.1", port))
     listener.listen()
     return listener.detach()
-
-
-def be_first(main: int, reports: socket.socket, outward: list[int]) -> NoReturn:
-    """Report, reap whatever ends, and end with the main process."""
-    try:
-        socket.send_fds(reports, [STARTED], outward)
-        for descriptor in (*outward, 0, 1, 2, CONTROL_FD):
-            os.close(descriptor)
-        syscalls.drop_capabilities()
-        while True:
-            pid, status = os.wait()
-            if pid == main:
-                reports.send(b"%d %d" % (status, is_alone()))
-                break
-    finally:
-        os._exit(0)
-
-
-def is_alone() -> bool:
-    """Say whether no other process of the namespace is left: those whose parents have ended are children of pid 1."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return True
-    return False
-
-
-# --- pid 2 ------------------------------------------------------------------------------------------------------------
 
 
 def seal(config: dict[str, Any], order: dict[str, Any]) -> None:

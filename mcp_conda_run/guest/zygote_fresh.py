@@ -61,27 +61,41 @@ def thread_functions() -> list[tuple[str, Callable[[int], Any]]]:
     return found
 
 
-def restore_threads(environ: Mapping[str, str], threads: list[tuple[str, Callable[[int], Any]]]) -> None:
-    """Allow numeric libraries as many threads as they would take in a fresh interpreter.
+def allow_threads(threads: list[tuple[str, Callable[[int], Any]]]) -> None:
+    """Allow numeric libraries as many threads as they would take in a fresh interpreter; called once, in the zygote.
 
-    Called before the last fork: OpenBLAS starts its threads when it is told their number, ends them before a fork, and
-    starts them again when they are first needed; so a run that needs none has none.
+    OpenBLAS starts its threads when it is told their number, ends them before a fork, and starts them again when they
+    are first needed. The fork here is for nothing but that: then the zygote has no threads, its runs have none before
+    they need them, and no fork has any to end.
+
+    Args:
+        threads: what `thread_functions` returned.
+    """
+    for part, set_number in threads:
+        set_number(allowed_threads(part, {}))
+    if threads:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+
+def restore(environ: Mapping[str, str], threads: list[tuple[str, Callable[[int], Any]]]) -> None:
+    """Undo what the zygote's own life left in this process.
 
     Args:
         environ: all environment variables of the run.
         threads: what `thread_functions` returned.
     """
-    for part, set_number in threads:
-        set_number(allowed_threads(part, environ))
-
-
-def restore(environ: Mapping[str, str]) -> None:
-    """Undo what the zygote's own life left in this process; `environ` are all environment variables of the run."""
     for name in [name for name in os.environ if name not in environ]:
         del os.environ[name]
     for name, value in environ.items():
         if os.environ.get(name) != value:  # each write copies pages
             os.environ[name] = value
+    for part, set_number in threads:
+        number = allowed_threads(part, environ)
+        if number != allowed_threads(part, {}):  # it was told the usual number by `allow_threads`
+            set_number(number)
     reseed()
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[1:] = [os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "start.py"), sys.argv[1]]

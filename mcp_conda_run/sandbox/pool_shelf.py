@@ -21,8 +21,9 @@ from .zygotes import FORK_S, Child, Zygote
 
 CHILD_BYTES = 8 << 20
 """What a waiting process has for itself, measured with pandas; the rest it shares with its zygote."""
-MOST_WAITING = 2 * (os.cpu_count() or 1)
-AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
+CORES = os.cpu_count() or 1
+MOST_WAITING = 2 * CORES
+AT_ONCE = max(1, CORES // 2)
 """How many are prepared at the same time: preparing one keeps a processor busy."""
 REFILL_DELAY_S = 0.02
 """A run that is shorter than this has the processors for itself."""
@@ -119,7 +120,7 @@ class Shelf:
         preparing = sum(not child.ready.done() for child in slot.waiting)
         while len(slot.waiting) < slot.wanted and preparing < AT_ONCE and self._room(CHILD_BYTES):
             try:
-                child = self._fork(slot, touch=True)
+                child = self._fork(slot, touch=self.active < CORES)
             except HostError:
                 return  # the next run tries again
             child.ready.add_done_callback(lambda _: self._prepared(slot))
