@@ -159,7 +159,7 @@ class Representations:
             return
         side = max(width, height)
         for reduced in dict.fromkeys((side, min(side, PICTURE_SIDE), min(side, PICTURE_SIDE // 2), PICTURE_SIDE // 4)):
-            if reduced == side and width * height * 4 > 16 * self.image_bytes:
+            if reduced == side and width * height * 4 > 32 * self.image_bytes:
                 continue  # nothing that large gets small enough
             for mime_type in IMAGES:
                 data = encoded(picture, reduced, mime_type)

@@ -43,15 +43,15 @@ class RecordLimits:
         value_bytes: the value's JSON form, as ASCII JSON.
         text_bytes: the value's text and the traceback, each as ASCII JSON.
         representation_bytes: the value's other representations together, as ASCII JSON.
-        figure_bytes: each image.
-        figures: the number of images.
+        figure_bytes: each image; in base64 still small enough to be shown to a model (`server/report.py`).
+        figures: the number of images; matplotlib itself warns above it.
     """
 
     value_bytes: int = 256 * 1024
     text_bytes: int = 64 * 1024
     representation_bytes: int = 512 * 1024
-    figure_bytes: int = 500_000
-    figures: int = 10
+    figure_bytes: int = 220_000
+    figures: int = 20
 
     def record_bytes(self) -> int:
         """Return how long a whole record may be."""

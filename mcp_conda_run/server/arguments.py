@@ -20,6 +20,10 @@ from .results import error_result
 
 MAX_WAIT_S = 3600
 
+_MAPS = frozenset({"properties", "$defs"})
+_SAYS_NOTHING = frozenset({"title"})
+"""Pydantic makes titles of the names; what an answer has by default says nothing of what it can have."""
+
 _BARE_NAMES = re.compile(r"\s*[A-Za-z][\w.-]*(\s+[A-Za-z][\w.-]*)+\s*")
 _BETWEEN_SPECS = re.compile(r"[\n;]|,(?=\s*[A-Za-z])")
 
@@ -88,12 +92,14 @@ class StrictTool(Tool):
     """A tool that refuses unknown arguments, and says what is wrong with the others in words for a model."""
 
     def model_post_init(self, context: Any, /) -> None:
-        """Close the published schema."""
+        """Close the published schema, and drop from it what only costs a model's tokens."""
         super().model_post_init(context)
         arguments = self.fn_metadata.arg_model
         arguments.model_config["extra"] = "forbid"
         arguments.model_rebuild(force=True)
-        self.parameters = _without_titles(arguments.model_json_schema(by_alias=True))
+        self.parameters = _terse(arguments.model_json_schema(by_alias=True), _SAYS_NOTHING)
+        answer = self.fn_metadata.output_schema
+        self.fn_metadata.output_schema = _terse(answer, _SAYS_NOTHING | {"default"}) if answer else answer
 
     async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
         """Run the tool, unless an argument is wrong."""
@@ -120,10 +126,14 @@ def _refusal(tool: str, model: type[BaseModel], error: ValidationError) -> Reque
     return RequestError(" ".join(said), hint=hint, code="bad-arguments")
 
 
-def _without_titles(schema: dict[str, Any]) -> dict[str, Any]:
-    """Drop the titles that pydantic makes of the names: they only cost a model's tokens."""
-    properties = {
-        name: {key: what for key, what in field.items() if key != "title"}
-        for name, field in schema["properties"].items()
+def _terse(schema: Any, dropped: frozenset[str]) -> Any:
+    """Return a schema without some of its keywords, at every depth; properties of these names stay."""
+    if isinstance(schema, list):
+        return [_terse(part, dropped) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: _terse(part, dropped) for name, part in what.items()} if key in _MAPS else _terse(what, dropped)
+        for key, what in schema.items()
+        if key not in dropped
     }
-    return {key: what for key, what in schema.items() if key != "title"} | {"properties": properties}

@@ -53,7 +53,7 @@ class Budget:
     value: int = 40_000
     items: int = 100
     image: int = 300_000
-    images: int = 400_000
+    images: int = 590_000
     document: int = 4000
 
     def smaller(self) -> Budget:

@@ -303,7 +303,9 @@ def _notes(report: Report) -> list[str]:
         lines.append(f"{report.output_dropped_bytes} bytes of output were not kept.")
     hidden = [figure for figure in report.figures if not figure.shown]
     if hidden:
-        lines.append(f"{len(hidden)} of {len(report.figures)} figures are not shown; save them to files to see them.")
+        lines.append(
+            f"{len(hidden)} of {len(report.figures)} figures are not shown; read them as resources, or save them."
+        )
     if report.python_version:
         lines.append(_circumstances(report))
     return [line for line in lines if line]

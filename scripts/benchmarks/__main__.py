@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from . import protocol
 from .others import POOL, measure_others
 from .report import plot, rows_of, show, write_json
 from .servers import measure_calls, measure_server_start
@@ -21,7 +22,7 @@ PARTS = ("starts", "new-set", "calls", "server-start", "others", "sustained")
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="scripts/bench")
-    parser.add_argument("what", nargs="?", choices=("table", "soak"), default="table")
+    parser.add_argument("what", nargs="?", choices=("table", "soak", "protocol"), default="table")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
@@ -54,6 +55,9 @@ async def measure(ways: Ways, given: argparse.Namespace) -> tuple[list[Series], 
 async def main() -> None:
     """Measure and show."""
     given = arguments()
+    if given.what == "protocol":
+        await protocol.main()
+        return
     async with Ways() as ways:
         if given.what == "soak":
             rows = await soak(ways, given.runs)

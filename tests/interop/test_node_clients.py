@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from tests.server.real import STDIO
 from tests.server.web import Web
@@ -90,6 +92,23 @@ def test_claude_code_connects_over_each_transport(server_env, web: Web, tmp_path
     for name in ("over-stdio", "over-http", "over-sse"):
         assert listed[name].endswith("Connected"), listed
     assert not listed["nothing"].endswith("Connected")
+
+
+async def test_what_a_model_reads_before_its_first_call_is_few_tokens(web: Web, tmp_path, record_property):
+    async with Client(streamable_http_client(f"{web.base}/mcp")) as client:
+        tools = (await client.list_tools()).tools
+        texts = {
+            "instructions": client.instructions,
+            "descriptions": " ".join(tool.description for tool in tools),
+            "input schemas": json.dumps([tool.input_schema for tool in tools], separators=(",", ":")),
+            "output schemas": json.dumps([tool.output_schema for tool in tools], separators=(",", ":")),
+        }
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    modules = node_with("gpt-tokenizer@3")
+    counts = last_line(run(["node", HERE / "clients" / "tokens.cjs", modules, tmp_path / "texts.json"]))
+    record_property("tokens", counts)
+    assert counts["instructions"] + counts["descriptions"] + counts["input schemas"] < 1500
+    assert counts["output schemas"] < 6500  # few clients show them to a model
 
 
 @functools.cache

@@ -369,6 +369,14 @@ async def test_every_tool_has_annotations_a_closed_input_and_an_output_schema(se
         assert tool.description
 
 
+async def test_the_output_schema_names_every_part_and_repeats_nothing(settings):
+    async with serving(settings) as served:
+        tools = (await served.client.list_tools()).tools
+    schema = next(tool.output_schema for tool in tools if tool.name == "run_python_code")
+    assert schema["$defs"]["FigureReport"]["properties"]["title"] == {"type": "string"}
+    assert schema["properties"]["output"].keys() == {"description", "type"}
+
+
 async def test_the_tools_cost_a_model_few_tokens(settings):
     async with serving(settings) as served:
         tools = (await served.client.list_tools()).tools
