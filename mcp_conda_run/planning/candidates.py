@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 
 from ..models import Candidate, PackageFacts
-from .tables import Tables
+from .tables import Tables, spelled
 
 MAX_MODULES = 20
 MAX_CANDIDATES = 5
@@ -61,13 +61,13 @@ def near(module: str, names: frozenset[str]) -> dict[str, float]:
 
 def propose(modules: Iterable[str], names: frozenset[str], tables: Tables) -> dict[str, dict[str, tuple[float, str]]]:
     """Return packages with likeness and reason for each module; whether they are Python packages is not asked yet."""
-    known = frozenset(key.lower().replace("_", "-") for key in tables.imports if "." not in key)
-    packages = {key.lower().replace("_", "-"): entry.conda for key, entry in tables.imports.items() if "." not in key}
+    known = {spelled(key): key for key in tables.imports if "." not in key}
+    imports = frozenset(known)
     result: dict[str, dict[str, tuple[float, str]]] = {}
     for module in list(modules)[:MAX_MODULES]:
         found = {name: (ratio, "a package with a like name") for name, ratio in near(module, names).items()}
-        for key, ratio in near(module, known).items():
-            for package in packages[key][:1]:
+        for key, ratio in near(module, imports).items():
+            for package in tables.imports[known[key]].conda[:1]:
                 found[package] = max(found.get(package, (0.0, "")), (ratio, f"it brings the import {key}"))
         best = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))
         result[module] = dict(best[: 3 * MAX_CANDIDATES])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import InstallError, RequestError
 from ..models import Candidate, FoundImport, ImportContext, PackageFacts, Plan, PlannedPackage, UnknownImport
 from .candidates import propose, rank, skeleton
-from .policy import Answer, Policy
+from .policy import Answer, Policy, Verdict
 from .resolver import Proposal, Resolver, choose
 from .specs import conda_version, parse_requirement
 from .tables import Tables
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CHANNEL = "conda-forge"
 BY_NAME = {"declared", "requested"}
+SYSTEMS = {"osx": "macOS", "win": "Windows", "linux": "Linux"}
 OPTIONAL = {ImportContext.OPTIONAL, ImportContext.ALTERNATIVE, ImportContext.HINT}
 
 
@@ -172,7 +173,7 @@ class Planning:
         optional = one.item.context in OPTIONAL
         if package is None or (optional and package.manager == "pypi"):
             return False
-        verdict = self.policy.judge(package, can_ask=self.can_ask, traps=self.tables.traps)
+        verdict = self._judge(package)
         if verdict.answer is not Answer.NO:
             self._add(explained(package, one.item))
             return True
@@ -206,6 +207,10 @@ class Planning:
         known = self.tables.entry(module)
         if known and known[1].why_not:
             return f"there is no package for it: {known[1].why_not}"
+        if known and (only := self.tables.platform_of(known[1].pypi)) and not self.index.platform.startswith(only):
+            return (
+                f"{known[1].pypi} brings it, which exists for {SYSTEMS[only]} only, and this is {self.index.platform}"
+            )
         if known and known[1].channel:
             channel = known[1].channel
             return f"{known[1].conda[0]} in the channel {channel} brings it; see the setting allow_channels"
@@ -218,9 +223,13 @@ class Planning:
 
     # --- what is taken ------------------------------------------------------------------------------------------------
 
+    def _judge(self, package: PlannedPackage) -> Verdict:
+        traps = self.tables.traps if package.manager == "pypi" else frozenset()
+        return self.policy.judge(package, can_ask=self.can_ask, traps=traps)
+
     def _add(self, package: PlannedPackage) -> None:
         """Put a package into the plan, once; what was asked for by name is never left out silently."""
-        verdict = self.policy.judge(package, can_ask=self.can_ask, traps=self.tables.traps)
+        verdict = self._judge(package)
         if verdict.answer is Answer.NO and package.decision in BY_NAME:
             raise RequestError(
                 f"{package.name} cannot be installed: {verdict.reason}.", hint=verdict.hint, code="package-not-allowed"

@@ -215,7 +215,7 @@ class Planner:
         planning = Planning(
             policy=self.policy,
             tables=tables,
-            resolver=Resolver(tables, self.learned, [InstalledMap()]),
+            resolver=Resolver(tables, self.learned, [InstalledMap()], platform=index.platform),
             online=self._online,
             machine=self._machine,
             index=index,

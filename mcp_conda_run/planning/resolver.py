@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from packaging.utils import canonicalize_name
 
 from ..models import PackageFacts, PlannedPackage
-from .tables import Entry, Tables
+from .tables import Entry, Tables, spelled
 
 if TYPE_CHECKING:
     from .learned import Learned
@@ -83,10 +83,25 @@ def joined(parts: Sequence[str], begin: str = "") -> Iterator[str]:
 
 
 class Resolver:
-    """Proposes packages for imports, in the order: table, namespace, identity, affix, learned, maps."""
+    """Proposes packages for imports, in the order: table, namespace, identity, affix, learned, maps.
 
-    def __init__(self, tables: Tables, learned: Learned | None = None, sources: Sequence[Source] = ()) -> None:
+    Args:
+        tables: the facts.
+        learned: what this machine learned.
+        sources: mapping data from elsewhere.
+        platform: conda's name of the platform, for projects of PyPI that are not for all; empty for any.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        learned: Learned | None = None,
+        sources: Sequence[Source] = (),
+        *,
+        platform: str = "",
+    ) -> None:
         self.tables = tables
+        self._platform = platform
         self._learned = learned
         self._sources = sources
 
@@ -120,10 +135,9 @@ class Resolver:
                 return
         yield by_identity(root)
         yield from by_affix(root)
-        if canonicalize_name(root) in self.tables.same:
+        if spelled(root) in self.tables.same:
             reason = f"{root} is known to be brought by the package of its name"
-            names, project = spellings(root), canonicalize_name(root)
-            yield Proposal(names, "override", reason, 1, evidence=False, pypi=project)
+            yield Proposal(spellings(root), "override", reason, 1, evidence=False, pypi=canonicalize_name(root))
         if "." in module and not namespace:
             for parts in prefixes(module, 2):
                 name = ".".join(parts)
@@ -171,10 +185,14 @@ class Resolver:
                 channel=channel,
             )
         for proposal in proposals:
-            if proposal.pypi:
+            if proposal.pypi and self._fits(proposal.pypi):
                 reason = f"{proposal.pypi} on PyPI is known to bring {module}, and no channel here has it"
                 return PlannedPackage(proposal.pypi, proposal.pypi, "pypi", module, proposal.decision, reason, 0.9)
         return None
+
+    def _fits(self, project: str) -> bool:
+        """Say whether a project of PyPI is of any use on this platform."""
+        return not self._platform or self._platform.startswith(self.tables.platform_of(project))
 
     def conda_names(self, project: str) -> Iterator[Proposal]:
         """Propose conda packages for a project of PyPI, by its name."""

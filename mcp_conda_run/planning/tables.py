@@ -1,8 +1,9 @@
 """The facts that planning rests on, read once from the TOML files beside this module.
 
-`overrides.toml` says which package an import comes from where no rule can know it, `companions.toml` which packages
-come along and which variants are wanted; `hints.py` and `failures.py` read `hints.toml`. The files are data: no code in
-them, and none here that knows a package by name.
+`overrides.toml` says which package an import comes from where no rule can know it, `names.toml` which imports a package
+of their own name brings, `companions.toml` which packages come along and which variants are wanted; `hints.py` and
+`failures.py` read `hints.toml`. The files are data: no code in them, and none here that knows a package by name. Every
+command that plans reads them, so rows stay text until they are asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from fnmatch import fnmatchcase
+from functools import cache, cached_property
 from importlib import resources
 from typing import Any
 
@@ -44,6 +46,25 @@ class Variant:
     without: str
 
 
+class Rows(Mapping[str, Entry]):
+    """Dotted import -> entry; a row is read when it is asked for."""
+
+    def __init__(self, rows: Mapping[str, Any]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, module: str) -> Entry:
+        return read_entry(self._rows[module])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, module: object) -> bool:
+        return module in self._rows
+
+
 @dataclass(frozen=True)
 class Tables:
     """All the facts.
@@ -51,9 +72,11 @@ class Tables:
     Attributes:
         imports: dotted import -> entry.
         namespaces: root, or dotted root, of imports that many packages share -> what the packages' names begin with.
-        same: imports, lower case with dashes, that a package of the same name brings, in the channel or on PyPI.
-        traps: names on PyPI that people take for the project of an import, normalised, and are not.
-        projects: PyPI name, normalised -> conda names, where they differ.
+        same: imports, `spelled`, that a package of the same name brings, in the channel or on PyPI.
+        renamed: PyPI name -> conda names, where no import says that they differ.
+        wrong: names on PyPI that people take for the project of an import, and are not.
+        honest: imports that another project's name is, too, which people may well want by that name.
+        only: beginning of a platform's name -> patterns of the projects of PyPI that are for nothing else.
         companions: conda package -> packages that it is of no use without.
         variants: conda package -> wanted builds.
     """
@@ -61,8 +84,10 @@ class Tables:
     imports: Mapping[str, Entry]
     namespaces: Mapping[str, tuple[str, ...]]
     same: frozenset[str]
-    traps: frozenset[str]
-    projects: Mapping[str, tuple[str, ...]]
+    renamed: Mapping[str, tuple[str, ...]]
+    wrong: tuple[str, ...]
+    honest: tuple[str, ...]
+    only: Mapping[str, tuple[str, ...]]
     companions: Mapping[str, tuple[str, ...]]
     variants: Mapping[str, tuple[Variant, ...]]
 
@@ -73,6 +98,9 @@ class Tables:
             prefix = ".".join(parts[:length])
             if prefix in self.imports:
                 return prefix, self.imports[prefix]
+            if length > 1 and spelled(prefix) in self.same:
+                project = spelled(prefix).replace(".", "-")
+                return prefix, Entry(tuple(dict.fromkeys((project, spelled(prefix)))), pypi=project)
         return None
 
     def namespace(self, module: str) -> str:
@@ -80,6 +108,35 @@ class Tables:
         parts = module.split(".")
         prefixes = (".".join(parts[:length]) for length in range(min(len(parts), 6), 0, -1))
         return next((prefix for prefix in prefixes if prefix in self.namespaces), "")
+
+    def platform_of(self, project: str) -> str:
+        """Return how the names of the platforms begin that a project of PyPI is for; empty if it is for all."""
+        name = canonicalize_name(project)
+        for platform, patterns in self.only.items():
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                return platform
+        return ""
+
+    @cached_property
+    def projects(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the conda names of projects of PyPI that the table knows."""
+        entries = (entry for entry in self.imports.values() if entry.pypi and entry.conda)
+        return {**{str(canonicalize_name(entry.pypi)): entry.conda for entry in entries}, **self.renamed}
+
+    @cached_property
+    def traps(self) -> frozenset[str]:
+        """Return names on PyPI, normalised, that belong to nobody, or to something else than the import of that name.
+
+        Those are the imports whose project has another name, as far as no known project has theirs.
+        """
+        aliases = {spelled(key) for key, entry in self.imports.items() if "." not in key and not entry.why_not}
+        known = {canonicalize_name(entry.pypi) for entry in self.imports.values() if entry.pypi}
+        return frozenset({*(aliases - self.same - {*self.honest} - known), *self.wrong})
+
+
+def spelled(module: str) -> str:
+    """Return a module as packages are named: in lower case, with dashes."""
+    return module.lower().replace("_", "-")
 
 
 def names(value: Any) -> tuple[str, ...]:
@@ -93,9 +150,12 @@ def read(file: str) -> dict[str, Any]:
 
 
 def read_entry(value: Any) -> Entry:
-    """Read a row: a conda name (then PyPI's is the same), or a table of what is known."""
+    """Read a row: a line of `brief`, as the head of the file explains it, or a table of what is known."""
     if isinstance(value, str):
-        return Entry((value,), pypi=value)
+        left, bar, right = value.partition("|")
+        channel, _, found = left.rpartition("::")
+        conda = tuple(found.split())
+        return Entry(conda, channel.strip(), right.strip() if bar else conda[0])
     conda = names(value.get("conda", ()))
     return Entry(
         conda,
@@ -107,32 +167,37 @@ def read_entry(value: Any) -> Entry:
 
 
 def rows(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the rows of all fields of science."""
+    """Yield the rows of all fields of science, those in brief as text."""
     for section in document.values():
+        for line in section.pop("brief", "").splitlines():
+            key, _, value = line.partition(" = ")
+            yield key, value
         yield from section.items()
+
+
+def family(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield module and project of regular names; the project is empty where it is the module's own name."""
+    project = document.get("project", "")
+    for end in document["ends"].split():
+        for module in document["modules"]:
+            yield module.replace("{}", end), project.replace("{}", end.replace("_", "-"))
 
 
 @cache
 def load_tables() -> Tables:
-    """Read the facts; about 30 ms once a process, and never for code that the template serves."""
-    document = read("overrides.toml")
-    lists = document.pop("lists")
-    namespaces = document.pop("namespaces")
-    same_names = document.pop("same")
-    imports = {key: read_entry(value) for key, value in rows(document)}
-    companions = read("companions.toml")
-    projects = {str(canonicalize_name(entry.pypi)): entry.conda for entry in imports.values() if entry.pypi}
-    projects |= {str(canonicalize_name(key)): names(value) for key, value in lists["projects"].items()}
-    projects = {project: conda for project, conda in projects.items() if conda}
-    known = {canonicalize_name(entry.pypi) for entry in imports.values() if entry.pypi}
-    same = {canonicalize_name(name) for field in same_names.values() for name in field}
-    roots = {canonicalize_name(key) for key, entry in imports.items() if "." not in key and not entry.why_not}
+    """Read the facts; about 10 ms once a process, and never for code that the template serves."""
+    document, names_document, companions = read("overrides.toml"), read("names.toml"), read("companions.toml")
+    lists, namespaces = document.pop("lists"), document.pop("namespaces")
+    regular = [pair for row in names_document["family"] for pair in family(row)]
+    same = " ".join([*names_document["same"].values(), *(module for module, project in regular if not project)])
     return Tables(
-        imports=imports,
+        imports=Rows({**{module: project for module, project in regular if project}, **dict(rows(document))}),
         namespaces={key: names(value) for key, value in namespaces.items()},
-        same=frozenset(same),
-        traps=frozenset((roots | {canonicalize_name(name) for name in lists["traps"]}) - known - same),
-        projects=projects,
+        same=frozenset(spelled(same).split()),
+        renamed={key: names(value) for key, value in lists["projects"].items()},
+        wrong=names(lists["wrong"]),
+        honest=names(lists["honest"]),
+        only={key: names(value) for key, value in lists["only"].items()},
         companions={key: names(value) for key, value in companions["always"].items()},
         variants={
             key: tuple(Variant(row["build"], row["without"]) for row in value)

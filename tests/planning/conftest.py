@@ -58,8 +58,13 @@ def environment() -> Environment:
 
 @pytest.fixture
 def make_index() -> MakeIndex:
-    def make(*python: str, other: Collection[str] = (), channels: Mapping[str, str] | None = None) -> CountingIndex:
-        return CountingIndex(dict.fromkeys(python, True) | dict.fromkeys(other, False), channels or {})
+    def make(
+        *python: str,
+        other: Collection[str] = (),
+        channels: Mapping[str, str] | None = None,
+        platform: str = "linux-64",
+    ) -> CountingIndex:
+        return CountingIndex(dict.fromkeys(python, True) | dict.fromkeys(other, False), channels or {}, platform)
 
     return make
 

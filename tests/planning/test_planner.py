@@ -225,6 +225,15 @@ async def test_a_module_of_python_2_is_explained(planner: Planner, make_index: M
     assert "urllib.request" in unknown.reason
 
 
+async def test_a_framework_of_macos_is_proposed_there_and_explained_elsewhere(planner: Planner, make_index: MakeIndex):
+    there = await plan(planner, "import AppKit", make_index(platform="osx-arm64"))
+    assert specs(there) == ["pyobjc-framework-cocoa"]
+    elsewhere = await plan(planner, "import AppKit", make_index())
+    (unknown,) = elsewhere.unknown
+    assert elsewhere.packages == ()
+    assert "for macOS only, and this is linux-64" in unknown.reason
+
+
 async def test_an_optional_import_is_installed_only_from_a_channel_and_never_reported(
     planner: Planner, make_index: MakeIndex
 ):
@@ -304,6 +313,11 @@ async def test_a_package_that_no_channel_has_is_an_error(planner: Planner, make_
 async def test_a_project_asked_for_from_pypi_stays_there(planner: Planner, make_index: MakeIndex):
     (package,) = (await plan(planner, "", make_index("rich"), ("pypi:rich==14.0",))).packages
     assert (package.manager, package.spec, package.decision) == ("pypi", "rich==14.0", "requested")
+
+
+async def test_a_project_with_the_name_of_another_ones_import_can_be_asked_for(planner: Planner, make_index: MakeIndex):
+    needs = planner.needs("", environment=make_environment(), packages=["pypi:ninja"])
+    assert specs(await planner.plan(needs, make_index("django-ninja"))) == ["ninja"]
 
 
 async def test_a_mirror_stands_for_conda_forge_and_this_is_said(planner: Planner, make_index: MakeIndex):

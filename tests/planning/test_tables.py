@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from mcp_conda_run.planning.failures import load_patterns
 from mcp_conda_run.planning.resolver import Resolver
-from mcp_conda_run.planning.tables import load_tables, read
+from mcp_conda_run.planning.tables import Entry, load_tables, read, read_entry, spelled
 
 CONDA_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 PROJECT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def same_names() -> dict[str, list[str]]:
+    return {field: text.split() for field, text in read("names.toml")["same"].items()}
 
 
 def test_every_row_names_a_package_or_says_why_there_is_none():
@@ -27,20 +32,44 @@ def test_projects_of_pypi_have_names_that_pypi_would_take():
 
 
 def test_names_of_the_same_are_in_order():
-    for field, names in read("overrides.toml")["same"].items():
-        assert names == sorted(names, key=str.lower), field
+    for field, names in same_names().items():
+        assert names == sorted(names, key=lambda name: (name.lower(), name)), field
 
 
 def test_no_name_is_listed_twice_or_beside_a_row():
-    lists = read("overrides.toml")["same"]
-    names = [name for field in lists.values() for name in field]
-    assert len(names) == len(set(names))
+    names = [name for field in same_names().values() for name in field]
+    assert [name for name, times in Counter(names).items() if times > 1] == []
     assert not set(names) & load_tables().imports.keys()
 
 
 def test_names_of_the_same_are_imports():
-    for field in read("overrides.toml")["same"].values():
+    for field in same_names().values():
         assert all(MODULE.fullmatch(name) for name in field)
+
+
+def test_a_module_of_a_regular_family_comes_from_the_project_named_after_it():
+    entry = load_tables().entry("aliyunsdkr_kvstore.request")
+    assert entry is not None
+    assert entry[1].pypi == "aliyun-python-sdk-r-kvstore"
+
+
+def test_a_line_in_brief_says_conda_names_channel_and_project():
+    assert read_entry("bioconda::a b | C") == Entry(("a", "b"), "bioconda", "C")
+    assert read_entry("a") == Entry(("a",), pypi="a")
+    assert read_entry("a |") == Entry(("a",))
+    assert read_entry("| c") == Entry(pypi="c")
+
+
+def test_a_name_that_people_know_as_a_project_is_no_trap():
+    traps = load_tables().traps
+    assert "sklearn" in traps
+    assert not traps & {"ninja", "psycopg2", "llama-index"}
+
+
+def test_every_honest_name_is_an_import_of_another_project():
+    tables = load_tables()
+    aliases = {spelled(key) for key in tables.imports}
+    assert set(tables.honest) <= aliases
 
 
 def test_a_root_under_which_packages_share_names_does_not_swallow_them():
