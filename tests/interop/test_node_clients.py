@@ -94,7 +94,7 @@ def test_claude_code_connects_over_each_transport(server_env, web: Web, tmp_path
     assert not listed["nothing"].endswith("Connected")
 
 
-async def test_what_a_model_reads_before_its_first_call_is_few_tokens(web: Web, tmp_path, record_property):
+async def test_what_a_model_reads_before_its_first_call_is_few_tokens(web: Web, tmp_path, record_testsuite_property):
     async with Client(streamable_http_client(f"{web.base}/mcp")) as client:
         tools = (await client.list_tools()).tools
         texts = {
@@ -106,7 +106,7 @@ async def test_what_a_model_reads_before_its_first_call_is_few_tokens(web: Web, 
     (tmp_path / "texts.json").write_text(json.dumps(texts))
     modules = node_with("gpt-tokenizer@3")
     counts = last_line(run(["node", HERE / "clients" / "tokens.cjs", modules, tmp_path / "texts.json"]))
-    record_property("tokens", counts)
+    record_testsuite_property("tokens", counts)
     assert counts["instructions"] + counts["descriptions"] + counts["input schemas"] < 1500
     assert counts["output schemas"] < 6500  # few clients show them to a model
 
