@@ -15,6 +15,7 @@ import typer
 
 from . import __version__
 from .commands.export import export
+from .commands.lock import lock
 from .commands.replay import replay, runs
 from .commands.shared import (
     ArgsArgument,
@@ -40,6 +41,7 @@ from .commands.shared import (
     settings_from,
 )
 from .commands.store import clean, du
+from .commands.templates import app as templates
 from .errors import CondaRunError, InstallError, RequestError, SettingsError
 from .logs import configure
 
@@ -65,12 +67,16 @@ EXIT_TIMEOUT, EXIT_KILLED, EXIT_INTERRUPTED = 124, 137, 130
 def root(
     *,
     set_: SetOption = None,
+    store_layer: Annotated[
+        list[str] | None,
+        typer.Option("--store-layer", help="Another cache, whose environments are used as they are; repeatable."),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
     log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "warning",
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON, one object a line.")] = False,
 ) -> None:
     """Set up what all commands share."""
-    set_everywhere(set_)
+    set_everywhere([*(set_ or ()), *([f"store_layers={','.join(store_layer)}"] if store_layer else ())])
     if version:
         typer.echo(__version__)
         raise typer.Exit
@@ -257,6 +263,8 @@ app.command()(du)
 app.command()(runs)
 app.command()(replay)
 app.command()(export)
+app.command()(lock)
+app.add_typer(templates, name="templates")
 
 
 # --- small steps ------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from .phases import Phases
 from .preparation import Preparation, Prepared
 from .records.shelf import Shelf
 from .records.writing import Draft, Recorder, Surroundings, open_draft
+from .sandbox.choose import STRICT as OVERLAYS
 from .sandbox.choose import make_tier
 from .sandbox.conversation import Conversation, GuestRequest
 from .sandbox.files_out import left_files, now_ns
@@ -54,9 +55,11 @@ class Runtime:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
-        self.store = Store(self.settings.cache_dir)
         self.engine = choose_engine(self.settings).engine
         self.tier, _ = make_tier(self.settings)
+        # Elsewhere a run's prefix is a clone beside the environment, which a layer has no place for.
+        layers = self.settings.store_layers if self.tier.name in OVERLAYS else ()
+        self.store = Store(self.settings.cache_dir, [Path(layer) for layer in layers])
         self.provisioner = Provisioner(self.settings, self.store, self.engine)
         self._preparation = Preparation(self.settings, self.store, self.engine, self.provisioner)
         self._guest_files = GuestFiles(self.store.guest)
@@ -255,7 +258,7 @@ class Runtime:
     ) -> tuple[RunResult, Conversation]:
         """Run the code once, in a fresh prefix, when it is its turn."""
         launch = await self._launch(prepared, request)
-        done = await self._executions.execute(
+        executed = self._executions.executed(
             launch,
             lambda process: guest_request(process, source, prepared, request),
             using=self.store.uses.hold(launch.environment.key),
@@ -263,8 +266,9 @@ class Runtime:
             phases=phases,
             tell=lambda: progress(Progress("run", "running")),
         )
-        with phases.phase("files"):
-            left = await asyncio.to_thread(left_files, self._mounts, done.began_ns)
+        async with executed as done:
+            with phases.phase("files"):
+                left = await asyncio.to_thread(left_files, self._mounts, done.began_ns)
         result = finished(
             done.said,
             done.process.isolation,
@@ -272,7 +276,7 @@ class Runtime:
             plan=prepared.plan,
             provided=prepared.provided,
             launch=launch,
-            notes=prepared.notes,
+            notes=(*prepared.notes, *self.store.read_only_note(prepared.provided.environment)),
         )
         return replace(result, files=left.files, files_complete=left.complete), done.said
 

@@ -45,6 +45,11 @@ def config_file() -> Path:
     return Path(named) if named else platformdirs.user_config_path("mcp-conda-run") / "config.toml"
 
 
+def data_dir() -> Path:
+    """Return the directory of what is ours and no cache, such as a micromamba that we downloaded."""
+    return platformdirs.user_data_path("mcp-conda-run")
+
+
 def split_bounds(value: Any) -> Any:
     """Accept `memory_mb=512, disk_mb=100` where numbers by name are meant."""
     if not isinstance(value, str):
@@ -72,7 +77,19 @@ class Settings(BaseSettings):
         description="What the cache may hold, in MiB; what was not wanted for longest goes first. 0 for no limit.",
     )
     channels: Names = Field(default=(), description="Channels instead of the template's, first wins (strict priority).")
-    engine: Literal["auto", "rattler", "micromamba"] = Field(default="auto", description="What solves and installs.")
+    engine: Literal["auto", "rattler", "micromamba"] = Field(
+        default="auto", description="What solves and installs; `auto` is your micromamba where there is one."
+    )
+    micromamba: Path | None = Field(
+        default=None, description="The micromamba to use, instead of the one in MAMBA_EXE or on PATH."
+    )
+    store_layers: Names = Field(
+        default=(),
+        description="Caches of others (such as one of all users), whose environments and packages are used as they are.",
+    )
+    package_layers: Names = Field(
+        default=(), description="Existing package caches of conda, micromamba or pixi, read and never written."
+    )
     template: str = Field(default="base", description="The template that runs use: a name, a file, or `auto`.")
     templates_dir: Path = Field(
         default_factory=lambda: platformdirs.user_config_path("mcp-conda-run") / "templates",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -280,6 +281,8 @@ class Provisioner:
         wheels: WheelInstaller | None = None,
     ) -> Environment:
         """Make an environment; `added` are the packages that the store has not had in an environment before."""
+        if base is not None and len(os.fsencode(base.prefix)) != len(os.fsencode(self._store.prefix(base.key))):
+            base = None  # one of a layer, whose path cannot be replaced by ours inside of binaries
         environment = await build_environment(
             self._store, self._engine, packages, base=base, wheels=wheels, progress=progress
         )
@@ -297,7 +300,7 @@ class Provisioner:
         known = self._known.get(lock)
         if known is not None and known[0] == stamp:
             self._store.uses.claim(known[1].key)
-            if self._store.description(known[1].key).exists():
+            if known[1].prefix.with_name(f"{known[1].key}.json").exists():
                 return known[1]
         environment = self._store.claim(environment_key(read_lock(lock, self._platform)))
         if environment is not None:

@@ -36,7 +36,7 @@ from typing import Any
 
 import filelock
 
-from ..errors import HostError
+from ..errors import HostError, SettingsError
 from ..models import Environment, LockedPackage
 from .disk import check_locks
 from .trash import Trash
@@ -86,10 +86,16 @@ def as_host_error(what: str, error: OSError) -> HostError:
 
 
 class Store:
-    """The cache directory. Make it, `open` it, and `close` it at the end of the process."""
+    """The cache directory. Make it, `open` it, and `close` it at the end of the process.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the directory.
+        layers: other stores, whose environments and locks are used as they are and never changed.
+    """
+
+    def __init__(self, root: Path, layers: Iterable[Path] = ()) -> None:
         self.root = root.absolute()
+        self.layers = tuple(Store(layer.expanduser()) for layer in layers)
         self.packages = self.root / "pkgs"
         self.repodata = self.root / "repodata"
         self.index = self.root / "index"
@@ -124,8 +130,16 @@ class Store:
         """Make the directories, register this process as an owner, and sweep what dead owners left.
 
         Raises:
-            HostError: the cache directory cannot be made or written, or files cannot be locked there.
+            SettingsError: a layer is not a store.
+        HostError: the cache directory cannot be made or written, or files cannot be locked there.
         """
+        for layer in self.layers:
+            if not layer.envs.is_dir():
+                raise SettingsError(
+                    f"{layer.root} is no cache of mcp-conda-run that can be read.",
+                    hint="Check MCP_CONDA_RUN_STORE_LAYERS; its owner makes it with `mcp-conda-run warmup`.",
+                    code="bad-layer",
+                )
         with host_errors("The cache directory cannot be used"):
             for directory in (
                 *(self.packages, self.repodata, self.index, self.locks, self.solutions),
@@ -208,7 +222,14 @@ class Store:
         return any(not self._owner_is_dead(mark.parent.name) for mark in self.owners.glob(f"*/{key}"))
 
     def load(self, key: str) -> Environment | None:
-        """Return the environment of this key if it is ready, else None; a damaged description counts as absent."""
+        """Return the environment of this key if it is ready, else None; a damaged description counts as absent.
+
+        One of a layer is where it is in the layer.
+        """
+        found = (store._load(key) for store in (self, *self.layers))
+        return next((environment for environment in found if environment is not None), None)
+
+    def _load(self, key: str) -> Environment | None:
         try:
             data = json.loads(self.description(key).read_bytes())
             if data.pop("format") != FORMAT or not self.prefix(key).is_dir():
@@ -218,6 +239,21 @@ class Store:
             return Environment(key=key, prefix=self.prefix(key), **data)
         except (OSError, ValueError, TypeError, KeyError):
             return None
+
+    def owns(self, environment: Environment) -> bool:
+        """Say whether an environment is in this store, and not in a layer or elsewhere."""
+        return environment.prefix == self.prefix(environment.key)
+
+    def read_only_note(self, environment: Environment) -> tuple[str, ...]:
+        """Return what a run in an environment of a layer should know: somebody else's files cannot be changed."""
+        if self.owns(environment) or os.name != "posix" or os.geteuid() in {0, environment.prefix.stat().st_uid}:
+            return ()
+        return ("The environment is shared and belongs to another user: the run cannot write to its prefix.",)
+
+    def find_lock(self, name: str) -> Path:
+        """Return where the lock of this name is: here, in a layer, or where it shall be made."""
+        places = [store.locks / name for store in (self, *self.layers)]
+        return next((place for place in places if place.is_file()), places[0])
 
     def publish(self, environment: Environment) -> None:
         """Write `env.json`: from now on the environment exists."""

@@ -80,7 +80,7 @@ def serving_lock(template: Template, store: Store, settings: Settings, platform:
             )
         if fitness is Fitness.STALE and not note:
             note = stale_note(path, template, "was passed over, and the template locked anew")
-    return Serving(store.locks / template.lock_name(platform, settings.exclude_newer), note)
+    return Serving(store.find_lock(template.lock_name(platform, settings.exclude_newer)), note)
 
 
 def stale_note(path: Path, template: Template, what: str) -> str:
