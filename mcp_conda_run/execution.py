@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from .phases import Phases
@@ -56,7 +56,8 @@ class Executions:
         while self._ends:
             await asyncio.wait(self._ends)
 
-    async def execute(
+    @asynccontextmanager
+    async def executed(
         self,
         launch: Launch,
         make_request: Callable[[Process], GuestRequest],
@@ -65,8 +66,10 @@ class Executions:
         client: str,
         phases: Phases,
         tell: Callable[[], None],
-    ) -> Execution:
-        """Run code in a fresh prefix when it is its turn.
+    ) -> AsyncIterator[Execution]:
+        """Run code in a fresh prefix when it is its turn; the context is for what is to be seen of it afterwards.
+
+        All of the run is dead or dying then. What is left of it is taken away when the context ends.
 
         Args:
             launch: what to start.
@@ -89,12 +92,12 @@ class Executions:
             said = await converse(process, make_request(process), launch.limits)
             phases.add("start", said.ready_s, ended_s_ago=said.run_s)
             phases.add("run", said.run_s)
+            yield Execution(process, said, began_ns)
             ended = time.perf_counter()
             end = asyncio.create_task(_end(stack.pop_all()), name="run-end")
             self._ends.add(end)
             end.add_done_callback(self._ends.discard)
         phases.add("clean", time.perf_counter() - ended)
-        return Execution(process, said, began_ns)
 
 
 async def _end(stack: AsyncExitStack) -> None:

@@ -5,6 +5,7 @@ Used by the tiers and by the proxy (`proxy.py`), which enforces it. Knows nothin
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -56,6 +57,7 @@ class NetworkPolicy:
     rules: tuple[Rule, ...] = ()
 
     @classmethod
+    @functools.lru_cache(maxsize=64)
     def parse(cls, text: str) -> NetworkPolicy:
         """Read `full`, `none`, or a comma separated list of `host[:port]`, which may contain `full`.
 

@@ -110,10 +110,7 @@ class PooledTier(NamespaceTier):
                 yield RunProcess(child.channels, child.lifeline, paths, SCRATCH, isolation, start=how)
         finally:
             try:
-                if child.lifeline.alone:
-                    shelf.discard(child)  # only its pid 1 is left, on its way out
-                else:
-                    await child.end()
+                await child.end()
             finally:
                 shelf.release(slot)
 
