@@ -28,7 +28,9 @@ MountOption = Annotated[
         help="Where runs see --path [default: /working]; or SOURCE:TARGET[:ro], a further directory; repeatable.",
     ),
 ]
-TemplateOption = Annotated[str | None, typer.Option("--template", help="A template's name or an environment.yml.")]
+TemplateOption = Annotated[
+    str | None, typer.Option("--template", help="A template's name, an environment.yml or a lock, or auto.")
+]
 WithOption = Annotated[
     list[str] | None, typer.Option("--with", help="A further package, as a match spec (gdal>=3.8); repeatable.")
 ]
