@@ -30,6 +30,19 @@ def syscall(number, *arguments):
     return "got"
 
 
+def in_child(function):
+    """Do something to this process that what comes later would not survive."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function()
+        except OSError as error:
+            os._exit(error.errno)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return errno.errorcode[code] if code else "got"
+
+
 def connect(family, address):
     with socket.socket(family) as client:
         client.settimeout(2)
@@ -63,6 +76,11 @@ def go_up_through_the_working_directory():
 @attempt
 def reach_the_root_of_pid_1():
     return sorted(os.listdir("/proc/1/root/"))
+
+
+@attempt
+def reach_the_root_of_a_process():
+    return sorted(os.listdir(f"/proc/{TARGETS['victim']}/root/"))
 
 
 @attempt
@@ -136,7 +154,7 @@ def list_network_interfaces():
 @attempt
 def send_a_datagram_to_the_internet():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.connect(("192.0.2.1", 53))  # chooses a route, sends nothing
+        client.connect((TARGETS["address"], 53))  # chooses a route, sends nothing
     return "got"
 
 
@@ -236,17 +254,13 @@ def become_root():
 
 @attempt
 def gain_by_a_setuid_program():
-    done = subprocess.run(["su", "-c", "id -u"], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run([os.getcwd() + "/id", "-u"], capture_output=True, text=True, check=False)
     return "got" if done.stdout.strip() == "0" else "refused"
 
 
 @attempt
 def make_a_user_namespace():
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if libc.unshare(0x10000000) == 0 else ctypes.get_errno())
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return errno.errorcode[code] if code else "got"
+    return in_child(lambda: syscall(272 if X86 else 97, 0x10000000))
 
 
 @attempt
@@ -263,15 +277,14 @@ def mount_something():
 
 @attempt
 def unmount_something():
-    if libc.umount2(b"/usr/lib", 2) < 0:
+    if libc.umount2(b"/var/tmp", 2) < 0:
         raise OSError(ctypes.get_errno(), "umount")
     return "got"
 
 
 @attempt
 def change_the_root():
-    os.chroot(os.environ["HOME"])
-    return "got"
+    return in_child(lambda: os.chroot(os.environ["HOME"]))
 
 
 @attempt
@@ -302,8 +315,13 @@ def open_files_by_handle():
 @attempt
 def put_characters_into_a_terminal():
     _, terminal = os.openpty()
-    fcntl.ioctl(terminal, 0x5412, b"x")
-    return "got"
+
+    def type_into_it():
+        os.setsid()
+        fcntl.ioctl(terminal, 0x540E, 0)
+        fcntl.ioctl(terminal, 0x5412, b"x")
+
+    return in_child(type_into_it)
 
 
 @attempt
@@ -320,6 +338,89 @@ def send_a_descriptor_to_the_server():
     with socket.socket(fileno=os.dup(3)) as channel:
         channel.sendmsg([b""], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))])
     return "got"
+
+
+# --- roundabout ways ---
+
+
+@attempt
+def open_the_channel_to_the_server_again():
+    os.close(os.open("/proc/self/fd/3", os.O_RDWR))
+    return "got"
+
+
+@attempt
+def run_a_program_from_memory():
+    """A program that is no file has no path that a rule could be about."""
+    program = os.memfd_create("program", 0)
+    with open("/bin/cat", "rb") as cat:
+        os.write(program, cat.read())
+    command = [f"/proc/self/fd/{program}", TARGETS["secret"]]
+    return subprocess.run(command, pass_fds=[program], capture_output=True, text=True, check=False).stdout
+
+
+@attempt
+def climb_by_a_descriptor():
+    place = os.open(os.getcwd(), os.O_RDONLY)
+    return os.access("../" * 20 + TARGETS["secret"].lstrip("/"), os.F_OK, dir_fd=place)
+
+
+@attempt
+def give_a_secret_another_name():
+    name = os.getcwd() + "/another-name"
+    os.link(TARGETS["secret"], name)
+    os.unlink(name)
+    return "got"
+
+
+@attempt
+def open_the_memory_of_a_process():
+    os.close(os.open(f"/proc/{TARGETS['victim']}/mem", os.O_RDWR))
+    return "got"
+
+
+@attempt
+def take_a_descriptor_of_a_process():
+    return syscall(438, os.pidfd_open(TARGETS["victim"]), 0, 0)
+
+
+@attempt
+def read_the_memory_of_a_process():
+    return syscall(310 if X86 else 270, TARGETS["victim"], 0, 0, 0, 0, 0)
+
+
+@attempt
+def be_more_important_than_others():
+    return in_child(lambda: os.nice(-5))
+
+
+@attempt
+def never_let_others_run():
+    return in_child(lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)))
+
+
+@attempt
+def be_spared_when_memory_runs_out():
+    def write():
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("-1000")
+
+    return in_child(write)
+
+
+@attempt
+def watch_all_files():
+    return syscall(300 if X86 else 262, 0, 0)
+
+
+@attempt
+def switch_off_random_addresses():
+    return in_child(lambda: syscall(135 if X86 else 92, 0x0040000))
+
+
+@attempt
+def handle_faults_of_memory():
+    return syscall(323 if X86 else 282, 1)
 
 
 def outcome(function):

@@ -20,6 +20,7 @@ from typing import Any
 
 from mcp_conda_run.errors import CondaRunError
 from mcp_conda_run.models import Environment, Limits, Mount
+from mcp_conda_run.sandbox import spawner_client
 from mcp_conda_run.sandbox.landlocked import LandlockTier
 from mcp_conda_run.sandbox.namespaces import NamespaceTier
 from mcp_conda_run.sandbox.order import Order
@@ -68,8 +69,36 @@ class WithoutAWall(NamespaceTier):
         return dataclasses.replace(order, walls=dataclasses.replace(order.walls, **self._missing))
 
 
+START = "main(int(sys.argv[2]))"
+PATCHES = {
+    "privileges": """
+from mcp_conda_run.guest import syscalls
+from mcp_conda_run.sandbox import confinement
+def keep(*_):
+    with open("/proc/self/status") as file:
+        have = int(dict(line.split(":", 1) for line in file)["CapPrm"], 16)
+    syscalls.keep_capabilities([number for number in range(32) if have >> number & 1])
+confinement._give_everything_away = keep
+syscalls.set_mount_attributes = lambda *_, **__: None
+""",
+    "descriptors": """
+import fcntl, os
+fcntl.fcntl(0, fcntl.F_DUPFD, 40)
+os.closerange = lambda *_: None
+""",
+}
+"""Walls that no field of an order takes away: what the process that starts runs does before its work, without them."""
+
+
+def take_away(patch: str) -> None:
+    """Have runs started without a wall; `host` is told so for each run."""
+    text = spawner_client.BOOTSTRAP.rpartition(START)[0].partition("# patched")[0]
+    spawner_client.BOOTSTRAP = f"{text}# patched\n{PATCHES.get(patch, '')}\n{START}\n"
+
+
 def make(tier: str, cache: Path, missing: dict[str, Any]) -> Tier:
-    """Return the tier of this name; `missing` are fields of `Walls` that take a wall away."""
+    """Return the tier of this name; `missing` are fields of `Walls` that take a wall away, `patch` one of `PATCHES`."""
+    take_away(missing.pop("patch", ""))
     if missing:
         return WithoutAWall(cache, missing)
     if tier == "C":

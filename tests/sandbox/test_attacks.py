@@ -1,4 +1,4 @@
-"""Attacks on what watches and surrounds a run, more than on its walls: bounds that count wrongly, cleaning, channels."""
+"""Attacks on what watches and surrounds a run, more than on its walls: what is counted, cleaned up, and said."""
 
 from __future__ import annotations
 
