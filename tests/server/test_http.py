@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import sys
 import urllib.error
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pydantic import SecretStr
 
 from mcp_conda_run.errors import HostError, SettingsError
 from mcp_conda_run.server.bearer import read_token
-from mcp_conda_run.server.http import serve, transport_security
+from mcp_conda_run.server.http import _listening, serve, transport_security
 from mcp_conda_run.settings import Settings
 
 from .conftest import text
@@ -214,3 +215,12 @@ def test_an_absent_token_file_is_refused(settings, tmp_path):
 
 def test_the_token_is_not_shown_by_the_settings():
     assert TOKEN not in repr(Settings(token=SecretStr(TOKEN)))
+
+
+def test_the_pieces_of_an_answer_do_not_wait_for_each_other():
+    with (
+        _listening("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
