@@ -15,6 +15,7 @@ from typing import Any
 
 from ..models import FoundImport, ImportContext, PlannedPackage
 from .conditions import name_of
+from .marks import Marks
 from .tables import names, read
 
 MAX_NODES = 400_000
@@ -88,9 +89,10 @@ def find_hints(code: str, tree: ast.Module, imported: Collection[str]) -> Hints:
     rules = load_rules()
     hints = Hints([], [])
     possible = [rule for rule in rules.rules if not rule.imports or not rule.imports.isdisjoint(imported)]
-    if not possible or not rules.words.search(code):
+    marks = Marks(code, rules.words) if possible else None
+    if not marks:
         return hints
-    uses, attributes, strings = read_uses(tree)
+    uses, attributes, strings = read_uses(tree, marks)
     for rule in possible:
         found = first_match(rule, uses, attributes, strings)
         if found is None:
@@ -103,12 +105,12 @@ def find_hints(code: str, tree: ast.Module, imported: Collection[str]) -> Hints:
     return hints
 
 
-def read_uses(tree: ast.Module) -> tuple[list[Use], dict[str, int], dict[str, int]]:
-    """Collect the calls, the attributes read and the strings of a tree, the last two with their lines."""
+def read_uses(tree: ast.Module, marks: Marks) -> tuple[list[Use], dict[str, int], dict[str, int]]:
+    """Collect the calls, the attributes read and the strings on marked lines, the last two with their lines."""
     uses: list[Use] = []
     attributes: dict[str, int] = {}
     strings: dict[str, int] = {}
-    for count, node in enumerate(ast.walk(tree)):
+    for count, node in enumerate(marks.walk(tree)):
         if count > MAX_NODES:
             break
         if isinstance(node, ast.Call):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from ..models import FoundImport, ImportContext
 from .conditions import Target, name_of, truth
+from .marks import Marks
 
 LARGE = 1 << 16
 DYNAMIC_WORDS = re.compile(r"import_module|__import__|importorskip")
@@ -25,6 +26,14 @@ IMPORT_LINE = re.compile(
 )
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 PYTHON_FILE = re.compile(r"""([^\W\d]\w*)\.py["']""")
+
+HOLDERS = frozenset(
+    {
+        ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If, ast.Try, ast.TryStar,
+        ast.With, ast.AsyncWith, ast.For, ast.AsyncFor, ast.While, ast.Match,
+    }
+)  # fmt: skip
+"""The statements that are imports, or hold other statements."""
 
 SEVERITY = {
     context: rank
@@ -105,7 +114,7 @@ def imports_of(code: str, tree: ast.Module | None, target: Target) -> Found:
     local = frozenset(PYTHON_FILE.findall(code)) if ".py" in code else frozenset()
     if tree is None:
         return Found(list(imports_of_lines(code)), None, local)
-    walk = Walk(target, dynamic=DYNAMIC_WORDS.search(code) is not None)
+    walk = Walk(target, Marks(code, DYNAMIC_WORDS))
     try:
         walk.statements(tree)
     except RecursionError:  # conditions may nest deeper than Python recurses
@@ -130,7 +139,7 @@ def imports_of_lines(code: str) -> Iterator[FoundImport]:
 class Walk:
     """One walk over the statements of a module, by a stack: foreign code may nest deeper than Python recurses."""
 
-    def __init__(self, target: Target, *, dynamic: bool) -> None:
+    def __init__(self, target: Target, dynamic: Marks) -> None:
         self.found: list[FoundImport] = []
         self._target = target
         self._dynamic = dynamic
@@ -138,7 +147,7 @@ class Walk:
 
     def statements(self, tree: ast.Module) -> None:
         """Walk over all statements in the order of the text and collect the imports."""
-        stack: list[tuple[ast.stmt, Place]] = [(node, Place()) for node in reversed(tree.body)]
+        stack = [(node, Place()) for node in reversed(self._worth(tree.body))]
         while stack:
             node, place = stack.pop()
             if isinstance(node, ast.Import):
@@ -150,7 +159,13 @@ class Walk:
             if self._dynamic:
                 self._expressions(node, place)
             blocks = self._blocks(node, place)
-            stack += [(child, inner) for body, inner in reversed(blocks) for child in reversed(body)]
+            stack += [(child, inner) for body, inner in reversed(blocks) for child in reversed(self._worth(body))]
+
+    def _worth(self, body: list[ast.stmt]) -> list[ast.stmt]:
+        """Return the statements of a block that can bring an import, which are few in most code."""
+        if not self._dynamic:
+            return [node for node in body if type(node) in HOLDERS]
+        return [node for node in body if type(node) in HOLDERS or self._dynamic.touch(node)]
 
     def _from(self, node: ast.ImportFrom, place: Place) -> None:
         if node.level or not node.module or node.module == "__future__":
@@ -206,10 +221,7 @@ class Walk:
 
     def _expressions(self, statement: ast.stmt, place: Place) -> None:
         """Collect `import_module("x")`, `__import__("x")` and `importorskip("x")` outside of nested statements."""
-        stack: list[ast.AST] = [child for child in ast.iter_child_nodes(statement) if not isinstance(child, ast.stmt)]
-        while stack:
-            node = stack.pop()
-            stack += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.stmt)]
+        for node in self._dynamic.walk(statement, without=(ast.stmt,)):
             if not isinstance(node, ast.Call) or not node.args or not DYNAMIC_WORDS.fullmatch(name_of(node.func)):
                 continue
             name = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
