@@ -7,10 +7,13 @@ imports it. The value may be huge, a ring, or hostile: everything is bounded in 
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from json.encoder import encode_basestring_ascii
+
+try:
+    from _json import encode_basestring_ascii  # by itself: json imports re, which takes longer than most runs
+except ImportError:
+    from json.encoder import encode_basestring_ascii
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -221,8 +224,10 @@ def key_text(key: Any) -> str:
     if isinstance(converted, (str, int, float)):
         return str(converted)
     writer = TextWriter(1000)
-    with contextlib.suppress(Full):
+    try:
         writer.show(key, 0)
+    except Full:  # what was written so far will do
+        return "".join(writer.parts)
     return "".join(writer.parts)
 
 

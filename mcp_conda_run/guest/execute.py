@@ -9,22 +9,20 @@ alone. Its helpers lie in the same directory; they are loaded by path and put ne
 from __future__ import annotations
 
 import atexit  # noqa: F401 - here and below: what the helpers need at every end, when importing may be broken
-import binascii
 import builtins
 import fcntl  # noqa: F401
 import gc  # noqa: F401
-import importlib.util
-import json
 import os
 import sys
 from importlib.machinery import SourceFileLoader
-from types import ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import CodeType
+    from types import CodeType, ModuleType
     from typing import Any, NoReturn
+else:
+    ModuleType = type(sys)  # without the time that importing types takes
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HEADER_BYTES = 8
@@ -40,17 +38,21 @@ MAX_NOTES = 20
 
 def sibling(name: str) -> Any:
     """Load a module of this directory, with builtins of its own that the program cannot replace."""
-    specification = importlib.util.spec_from_file_location(f"mcp_conda_run_{name}", os.path.join(HERE, f"{name}.py"))
-    if specification is None or specification.loader is None:
-        raise ImportError(name)
-    module = importlib.util.module_from_spec(specification)
+    module = ModuleType(f"mcp_conda_run_{name}")
+    module.__file__ = os.path.join(HERE, f"{name}.py")
     module.__dict__["__builtins__"] = dict(ORIGINAL_BUILTINS)
-    specification.loader.exec_module(module)
+    code = SourceFileLoader(module.__name__, module.__file__).get_code(module.__name__)
+    assert code is not None  # noqa: S101 - for mypy: a source file has code
+    exec(code, module.__dict__)  # our own
     return module
 
 
-arrays, caches, display, ending, failures, figures, representations, source, tables = map(
-    sibling, ("arrays", "caches", "display", "ending", "failures", "figures", "representations", "source", "tables")
+arrays, caches, display, ending, failures, figures, messages, representations, source, tables = map(
+    sibling,
+    (
+        *("arrays", "caches", "display", "ending", "failures", "figures", "messages", "representations"),
+        *("source", "tables"),
+    ),
 )
 display.FORMS.update(arrays.FORMS)
 
@@ -62,7 +64,7 @@ class Channel:
         self.descriptor = descriptor
         self.read: Callable[[int, int], bytes] = os.read
         self.write: Callable[[int, memoryview], int] = os.write
-        self.encode = json.JSONEncoder(check_circular=False).encode
+        self.encode: Callable[[Mapping[str, Any]], str] = messages.encode
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send one message.
@@ -79,7 +81,7 @@ class Channel:
         """Return the next message, or None if the host is gone."""
         header = self.exactly(HEADER_BYTES)
         body = self.exactly(int.from_bytes(header, "big")) if len(header) == HEADER_BYTES else b""
-        return json.loads(body) if body else None
+        return messages.decode(body.decode("ascii")) if body else None
 
     def exactly(self, size: int) -> bytes:
         """Return so many bytes, or none if the stream ends before."""
@@ -328,18 +330,21 @@ def report(channel: Channel, job: Job) -> None:
 
 def record(job: Job) -> dict[str, Any]:
     """Return the record of the program."""
-    images = [
-        {"mime_type": mime_type, "data": binascii.b2a_base64(data, newline=False).decode(), "title": title}
-        for data, title, mime_type in job.figures.images
-    ]
     return {
         "value": job.value,
         "error": job.error,
         "exit_code": job.exit_code,
-        "figures": images,
+        "figures": [image(*each) for each in job.figures.images],
         "mapped": job.mounts.mapped,
         "notes": [*job.notes, *job.figures.notes, *job.representations.notes][:MAX_NOTES],
     }
+
+
+def image(data: bytes, title: str, mime_type: str) -> dict[str, str]:
+    """Return an image as it is sent."""
+    import binascii
+
+    return {"mime_type": mime_type, "data": binascii.b2a_base64(data, newline=False).decode(), "title": title}
 
 
 def first_line(text: str) -> str:

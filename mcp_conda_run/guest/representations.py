@@ -7,9 +7,10 @@ notebooks ask, where the value's class has them: an object that makes up attribu
 
 from __future__ import annotations
 
-import binascii
-from functools import partial
-from json.encoder import encode_basestring_ascii
+try:
+    from _json import encode_basestring_ascii  # by itself: json imports re, which takes longer than most runs
+except ImportError:
+    from json.encoder import encode_basestring_ascii
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Representations:
         self.quietly(BUNDLE, lambda: self.take_bundle(call(value, BUNDLE)))
         for mime_type, method in METHODS.items():
             if mime_type not in self.texts and not (mime_type in IMAGES and self.images):
-                self.quietly(method, partial(self.take_from, value, mime_type, method))
+                self.quietly(method, self.taking(value, mime_type, method))
 
     def quietly(self, what: str, step: Callable[[], None]) -> None:
         """Do a step; trouble becomes a note."""
@@ -94,6 +95,10 @@ class Representations:
             except BaseException:
                 reason = "an exception"
             self.notes.append(f"The value's {what} failed with {reason}")
+
+    def taking(self, value: Any, mime_type: str, method: str) -> Callable[[], None]:
+        """Return the step that takes what one method of the value says."""
+        return lambda: self.take_from(value, mime_type, method)
 
     def take_from(self, value: Any, mime_type: str, method: str) -> None:
         """Take what one method of the value says."""
@@ -144,6 +149,8 @@ class Representations:
     def take_image(self, mime_type: str, data: Any) -> None:
         """Take an image, as bytes or in base64."""
         if str in MRO(type(data)):
+            import binascii
+
             data = binascii.a2b_base64(str.__str__(data))
         if type(data) is not bytes or not data:
             return

@@ -6,10 +6,11 @@ in tracebacks stay true. Never runs anything.
 
 from __future__ import annotations
 
-import ast
+import _ast as nodes  # ast itself imports enum and more, which takes as long as a short program
 
 TYPE_CHECKING = False  # as `typing.TYPE_CHECKING`, without the time that importing typing costs each run
 if TYPE_CHECKING:
+    import ast
     from collections.abc import Iterator, Mapping
     from types import CodeType
     from typing import Any
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 VALUE = "<value>"
 """The global that takes the last expression's value: no identifier, so no code can name it by accident."""
 
-FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-SCOPES = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+FLAGS = nodes.PyCF_ALLOW_TOP_LEVEL_AWAIT
+SCOPES = (nodes.Module, nodes.FunctionDef, nodes.AsyncFunctionDef, nodes.ClassDef)
+PLACE = ("lineno", "col_offset", "end_lineno", "end_col_offset")
 
 
 def compile_code(code: str, filename: str, mounts: Mounts) -> CodeType:
@@ -31,7 +33,7 @@ def compile_code(code: str, filename: str, mounts: Mounts) -> CodeType:
     check_characters(text, filename)
     try:
         try:
-            tree = compile(text, filename, "exec", FLAGS | ast.PyCF_ONLY_AST, dont_inherit=True)
+            tree = compile(text, filename, "exec", FLAGS | nodes.PyCF_ONLY_AST, dont_inherit=True)
             keep_last_value(tree)
             mounts.map_tree(tree)
             compiled: CodeType = compile(tree, filename, "exec", FLAGS, dont_inherit=True)
@@ -70,25 +72,27 @@ def add_source_line(error: SyntaxError, text: str) -> None:
 
 def keep_last_value(tree: ast.Module) -> None:
     """Turn a last statement that is an expression into an assignment to `VALUE`."""
-    if not tree.body or not isinstance(tree.body[-1], ast.Expr):
+    if not tree.body or not isinstance(tree.body[-1], nodes.Expr):
         return
     last = tree.body[-1]
-    target = ast.copy_location(ast.Name(id=VALUE, ctx=ast.Store()), last)
-    assignment = ast.copy_location(ast.Assign(targets=[target], value=last.value, type_comment=None), last)
+    place = {name: getattr(last, name) for name in PLACE}
+    value = last.value
     if len(tree.body) == 1 and docstring(tree) is not None:
-        assignment.value = ast.copy_location(ast.Constant(value=ast.literal_eval(last.value)), last.value)
-        tree.body.append(assignment)  # a lone string is both the docstring and the value
+        assert isinstance(value, nodes.Constant)  # noqa: S101 - that is what a docstring is
+        value = nodes.Constant(value=value.value, **{name: getattr(value, name) for name in PLACE})
     else:
-        tree.body[-1] = assignment
+        tree.body.pop()  # a lone string is both the docstring and the value
+    target = nodes.Name(id=VALUE, ctx=nodes.Store(), **place)
+    tree.body.append(nodes.Assign(targets=[target], value=value, type_comment=None, **place))
 
 
 def docstring(scope: ast.AST) -> ast.Constant | None:
     """Return the node of a scope's docstring, if it has one."""
     body = getattr(scope, "body", None)
-    if not isinstance(scope, SCOPES) or not body or not isinstance(body[0], ast.Expr):
+    if not isinstance(scope, SCOPES) or not body or not isinstance(body[0], nodes.Expr):
         return None
     first = body[0].value
-    return first if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
+    return first if isinstance(first, nodes.Constant) and isinstance(first.value, str) else None
 
 
 class Mounts:
@@ -131,6 +135,8 @@ class Mounts:
         """Map the constant strings and bytes of a program, except docstrings and the inner parts of f-strings."""
         if not self.pairs:
             return
+        import ast
+
         skipped: set[int] = set()
         for node in ast.walk(tree):  # parents come before their children
             skipped.update(map(id, unmapped_constants(node)))
@@ -151,7 +157,7 @@ def unmapped_constants(node: ast.AST) -> Iterator[ast.AST]:
     if type(node).__name__ in ("JoinedStr", "TemplateStr") and values:
         yield from values[1:]
     specification = getattr(node, "format_spec", None)
-    if isinstance(specification, ast.JoinedStr):
+    if isinstance(specification, nodes.JoinedStr):
         yield from specification.values
 
 

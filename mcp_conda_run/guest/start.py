@@ -7,10 +7,9 @@ short. Usage: start.py FD (see PROTOCOL.md).
 import os
 import sys
 from importlib.machinery import SourceFileLoader
-from types import ModuleType
 
 _PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "execute.py")
-_MODULE = ModuleType("mcp_conda_run_execute")
+_MODULE = type(sys)("mcp_conda_run_execute")
 _MODULE.__file__ = _PATH
 _CODE = SourceFileLoader(_MODULE.__name__, _PATH).get_code(_MODULE.__name__)
 assert _CODE is not None  # noqa: S101 - for mypy: a source file has code
