@@ -13,7 +13,10 @@ from .support import channels, prefixes
 from .support.http_channel import ChannelServer
 
 FOREIGN_VARIABLES = ("MCP_CONDA_RUN_", "CONDA_", "MAMBA_", "RATTLER_")
-KEPT_VARIABLES = {"MAMBA_EXE"}  # says where a micromamba is; which engine a test uses, it says itself
+KEPT_VARIABLES = {"MAMBA_EXE", "MCP_CONDA_RUN_ENGINE"}
+
+# A micromamba of the machine is used by the tests of engines alone, unless all tests are to run with it.
+os.environ["MCP_CONDA_RUN_ENGINE"] = os.environ.get("MCP_CONDA_RUN_TEST_ENGINE", "rattler")
 
 
 @pytest.fixture(autouse=True)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from ..errors import SettingsError
-from ..settings import Settings
+from ..settings import Settings, data_dir
+from .access import Access
 from .engine import Engine
 from .locking import Locker
+from .micromamba import PROGRAM, Found, MicromambaEngine, find_micromamba
 from .rattler import RattlerEngine
 
 
@@ -19,22 +23,47 @@ class Choice:
     reason: str
 
 
-def choose_engine(settings: Settings) -> Choice:
-    """Return the engine that the settings ask for.
+def choose_engine(settings: Settings, access: Access | None = None) -> Choice:
+    """Return the engine that the settings ask for; with `auto`, the user's micromamba if there is one that works.
+
+    Args:
+        settings: the knobs.
+        access: how channels are reached.
 
     Raises:
         SettingsError: the engine that was asked for cannot be used.
     """
-    if settings.engine == "micromamba":
-        raise SettingsError("The engine micromamba cannot be used yet.", hint="Use `auto` or `rattler`.")
-    reason = "asked for by the settings" if settings.engine == "rattler" else "the embedded engine is the default"
-    engine = RattlerEngine(
-        settings.cache_dir / "pkgs",
-        settings.cache_dir / "repodata",
-        timeout_s=settings.install_timeout_s,
-        offline=settings.offline,
+    places: tuple[Path, Path] = (settings.cache_dir / "pkgs", settings.cache_dir / "repodata")
+    options: dict[str, Any] = {
+        "timeout_s": settings.install_timeout_s,
+        "offline": settings.offline,
+        "access": access,
+        "layers": [Path(layer).expanduser() for layer in settings.package_layers],
+    }
+    if settings.engine == "rattler":
+        return Choice(RattlerEngine(*places, **options), "asked for by the settings")
+    found = find_micromamba(settings.micromamba, own_micromamba())
+    if found is not None and not found.problem:
+        asked = "asked for by the settings, " if settings.engine == "micromamba" else ""
+        return Choice(MicromambaEngine(found, *places, **options), f"{asked}{found.path} was {found.where}")
+    if settings.engine == "micromamba" or settings.micromamba is not None:
+        raise unusable(found)
+    why = f"the micromamba {found.where} cannot be used: {found.problem}" if found else "no micromamba was found"
+    return Choice(RattlerEngine(*places, **options), f"the embedded engine; {why.rstrip('.')}")
+
+
+def own_micromamba() -> Path:
+    """Return where `get-micromamba` puts the program."""
+    return data_dir() / "bin" / PROGRAM
+
+
+def unusable(found: Found | None) -> SettingsError:
+    """Return the error for a micromamba that was asked for and cannot be used."""
+    return SettingsError(
+        found.problem if found else "No micromamba was found: neither in MAMBA_EXE nor on PATH.",
+        hint="Get one with `mcp-conda-run get-micromamba`, name it with --micromamba, or use `--engine rattler`.",
+        code="no-micromamba",
     )
-    return Choice(engine, reason)
 
 
 def make_engine(settings: Settings) -> Engine:

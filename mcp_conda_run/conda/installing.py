@@ -42,7 +42,9 @@ async def install(request: Mapping[str, Any], emit: Emit) -> None:
         wanted = [package for package in packages if bytes.fromhex(package.sha256) not in here]
         verify_local(wanted)
         records = [to_record(package) for package in packages]
-        cache = rattler.PackageCache.new_layered([pkgs], validation_mode=rattler.ValidationMode.full())
+        cache = rattler.PackageCache.new_layered(
+            [pkgs, *map(Path, request.get("layers", ()))], validation_mode=rattler.ValidationMode.full()
+        )
         to_fetch = await not_cached(cache, wanted)
         remote = [package.name for package in to_fetch if not package.url.startswith("file://")]
         if request["offline"] and remote:

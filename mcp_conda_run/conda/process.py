@@ -140,9 +140,9 @@ async def read_tail(stream: asyncio.StreamReader | None) -> bytes:
 
 
 async def end(process: asyncio.subprocess.Process, stderr: asyncio.Task[bytes]) -> None:
-    """Kill the child's group unless it has ended, reap it, and close the pipes."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):  # its own session: the group's id is its process id
+    """Kill the child's group unless it has ended well, reap it, and close the pipes."""
+    if process.returncode != 0:  # a child that was killed may have left a program of its own, such as micromamba
+        with suppress(ProcessLookupError, PermissionError):  # its own session: the group's id is its process id
             os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
     if process.stdin is not None:

@@ -1,156 +1,19 @@
-"""The embedded engine: py-rattler, in a child process for each request (`worker.py`).
-
-Made by `choose.make_engine`. This side only starts, feeds, bounds and ends the child, and turns its answers into plain
-data; it never loads py-rattler.
-"""
+"""The embedded engine: py-rattler, in a child process for each request. Made by `choose.make_engine`."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import logging
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
-from ..errors import HostError, InstallError
-from ..models import LockedPackage, PackageFacts, Progress, ProgressCallback, no_progress
-from .engine import SolveRequest
-from .process import Ended, child_environment, module_command, run_child
+from .worker_engine import WorkerEngine, absolute, as_exception, crashed
 
-log = logging.getLogger(__name__)
+__all__ = ["RattlerEngine", "absolute", "as_exception", "crashed"]
 
 
-class RattlerEngine:
-    """An `Engine` (see `engine.py`) on py-rattler.
-
-    Args:
-        pkgs: the package cache; on the file system of the prefixes, so that files can be hard-linked.
-        repodata: the cache of what the channels say.
-        timeout_s: how long one call may take, in seconds.
-        offline: never use the network, whatever the request says.
-    """
+class RattlerEngine(WorkerEngine):
+    """An `Engine` (see `engine.py`) on py-rattler."""
 
     name = "rattler"
-
-    def __init__(self, pkgs: Path, repodata: Path, *, timeout_s: float = 900, offline: bool = False) -> None:
-        self._pkgs = pkgs.absolute()
-        self._repodata = repodata.absolute()
-        self._timeout_s = timeout_s
-        self._offline = offline
 
     def version(self) -> str:
         """Return py-rattler's version."""
         return importlib.metadata.version("py-rattler")
-
-    async def solve(self, request: SolveRequest, progress: ProgressCallback = no_progress) -> tuple[LockedPackage, ...]:
-        """Return all packages of an environment that satisfies the request, in topological order."""
-        progress(Progress("solve", f"Solving {', '.join(request.specs)}"))
-        answer = await self._call(
-            "solve",
-            progress,
-            specs=list(request.specs),
-            channels=list(request.channels),
-            platform=request.platform,
-            pinned=[asdict(package) for package in request.pinned],
-            exclude_newer=request.exclude_newer,
-            offline=request.offline or self._offline,
-        )
-        packages = tuple(LockedPackage(**{**row, "depends": tuple(row["depends"])}) for row in answer)
-        progress(Progress("solve", f"Solved: {len(packages)} packages", len(packages), len(packages), "packages"))
-        return packages
-
-    async def install(
-        self, packages: Sequence[LockedPackage], prefix: Path, progress: ProgressCallback = no_progress
-    ) -> None:
-        """Make `prefix` hold exactly these packages, every archive's sha256 verified."""
-        await self._call(
-            "install",
-            progress,
-            packages=[asdict(package) for package in packages],
-            prefix=absolute(prefix),
-            offline=self._offline,
-        )
-
-    async def describe(
-        self, channels: Sequence[str], platform: str, names: Collection[str]
-    ) -> Mapping[str, PackageFacts]:
-        """Return what the channels say of these names; names that no channel has are absent."""
-        answer = await self._call(
-            "describe",
-            no_progress,
-            channels=list(channels),
-            platform=platform,
-            names=sorted(names),
-            offline=self._offline,
-        )
-        return {name: PackageFacts(**facts) for name, facts in answer.items()}
-
-    async def names(self, channels: Sequence[str], platform: str) -> frozenset[str]:
-        """Return every package name that the channels have for the platform, `noarch` included."""
-        answer = await self._call(
-            "names", no_progress, channels=list(channels), platform=platform, offline=self._offline
-        )
-        return frozenset(answer)
-
-    async def _call(self, operation: str, progress: ProgressCallback, **request: Any) -> Any:
-        """Let a worker answer one request.
-
-        Raises:
-            InstallError: the worker says so, or it took too long.
-            HostError: the worker says so, or it died.
-        """
-        request |= {"operation": operation, "pkgs": str(self._pkgs), "repodata": str(self._repodata)}
-        last: dict[str, Any] = {}
-
-        def on_line(line: bytes) -> None:
-            message = json.loads(line)
-            if "progress" in message:
-                progress(Progress(**message["progress"]))
-            else:
-                last.update(message)
-
-        try:
-            ended = await run_child(
-                module_command("worker"),
-                request,
-                environment=child_environment(RATTLER_CACHE_DIR=str(self._repodata)),
-                timeout_s=self._timeout_s,
-                on_line=on_line,
-            )
-        except TimeoutError:
-            raise InstallError(
-                f"The package engine did not finish within {self._timeout_s:g} s.",
-                hint="Try again (what was fetched is kept), or raise MCP_CONDA_RUN_INSTALL_TIMEOUT_S.",
-                code="install-timeout",
-            ) from None
-        if ended.stderr:
-            log.debug("The engine's worker wrote: %s", ended.stderr)
-        if "error" in last:
-            raise as_exception(last["error"])
-        if "result" not in last:
-            raise crashed(ended)
-        return last["result"]
-
-
-def absolute(path: Path) -> str:
-    """Return the path as the worker needs it, without following links."""
-    return str(path.absolute())
-
-
-def as_exception(error: Mapping[str, str]) -> InstallError | HostError:
-    """Return the error that the worker described."""
-    kind = InstallError if error["kind"] == "install" else HostError
-    return kind(error["message"], hint=error["hint"], details=error["details"], code=error["code"])
-
-
-def crashed(ended: Ended) -> HostError:
-    """Return the error for a worker that ended without an answer."""
-    how = f"signal {-ended.returncode}" if ended.returncode < 0 else f"exit code {ended.returncode}"
-    return HostError(
-        f"The package engine's process died ({how}).",
-        hint="Try again; if a signal 9 ended it, the machine may be out of memory.",
-        details="\n".join(ended.stderr.splitlines()[-5:]),
-        code="engine-crashed",
-    )

@@ -27,14 +27,18 @@ FOREIGN_VIRTUAL_PACKAGES: Mapping[str, Mapping[str, str]] = {
 }
 """What is assumed of a machine that is not this one: conda-lock's defaults, without CUDA."""
 
+RETRIES = 3
 PYTHON = re.compile(r"python(_abi)?(?![a-z0-9_.-])", re.IGNORECASE)
 
 
 class Channels:
-    """The channels of one request, for one platform, with strict priority."""
+    """The channels of one request, for one platform, with strict priority unless the request says otherwise."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
-        self.names: list[str] = request["channels"]
+        urls: Mapping[str, list[str]] = request.get("channel_urls") or {}
+        places = [(name, url) for name in request["channels"] for url in urls.get(name, [name])]
+        self.names = [name for name, _ in places]
+        self.priority = rattler.ChannelPriority.Disabled if request.get("flexible") else rattler.ChannelPriority.Strict
         self.platforms = [request["platform"], "noarch"]
         self.offline: bool = request["offline"]
         self.repodata = Path(request["repodata"])
@@ -45,12 +49,13 @@ class Channels:
         if not self.names:
             raise InstallError("No channel is configured.", hint="Name one, such as conda-forge.", code="bad-channel")
         try:
-            self.sources = [rattler.Channel(name) for name in self.names]
+            self.sources = [rattler.Channel(url) for _, url in places]
         except InvalidChannelError as error:
             raise self.explain(error) from error
         self.given = {s.base_url.rstrip("/"): n for s, n in zip(self.sources, self.names, strict=True)}
         self.gateway = rattler.Gateway(
             cache_dir=self.repodata,
+            client=rattler.Client.default_client(max_retries=0 if self.offline else RETRIES),  # it knows credentials
             default_config=rattler.SourceConfig(cache_action="force-cache-only" if self.offline else "cache-or-fetch"),
         )
 
@@ -114,7 +119,7 @@ async def run_solver(
             gateway=channels.gateway,
             platforms=channels.platforms,
             virtual_packages=list(virtual),
-            channel_priority=rattler.ChannelPriority.Strict,
+            channel_priority=channels.priority,
             pinned_packages=list(pinned),
             locked_packages=list(preferred),
             exclude_newer=cutoff,

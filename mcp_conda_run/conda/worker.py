@@ -1,8 +1,8 @@
-"""The rattler engine's child process: one request in, progress and one answer out, as JSON lines.
+"""The engines' child process: one request in, progress and one answer out, as JSON lines.
 
-Started by `rattler.py` through `process.py`, once for each request, and killed with its whole group when the caller no
-longer wants the answer: py-rattler goes on fetching and linking after a cancellation or a failure. Ends by `os._exit`,
-because py-rattler's threads can crash the interpreter while it shuts down (PyO3/pyo3-async-runtimes issue 40).
+Started by `worker_engine.py` through `process.py`, once for each request, and killed with its whole group when the
+caller no longer wants the answer: py-rattler goes on fetching and linking after a cancellation or a failure. Ends by
+`os._exit`, because py-rattler's threads can crash the interpreter while it shuts down (PyO3/pyo3-async-runtimes #40).
 
 Lines written: `{"progress": {...}}`, then `{"result": ...}` or `{"error": {kind, code, message, hint, details}}`.
 """
@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from ..errors import CondaRunError, HostError, InstallError
 from ..models import Progress
 from . import lifeline
+from .access import use_credentials
 from .redact import redact
 
 UNREACHABLE_PROXY = "http://127.0.0.1:9"
@@ -65,6 +66,8 @@ async def answer(request: Mapping[str, Any], answers: Answers) -> Any:
     """Do what the request asks for."""
     from . import installing, solving  # noqa: PLC0415 - loads py-rattler, whose failure must become an answer
 
+    if "micromamba" in request and request["operation"] in {"solve", "install"}:
+        return await answer_with_micromamba(request, answers)
     match request["operation"]:
         case "solve":
             return await solving.solve(request)
@@ -78,6 +81,15 @@ async def answer(request: Mapping[str, Any], answers: Answers) -> Any:
             raise HostError(f"The package engine does not know the operation {other}.", code="engine-crashed")
 
 
+async def answer_with_micromamba(request: Mapping[str, Any], answers: Answers) -> Any:
+    """Do what the request asks for with the user's micromamba."""
+    from . import micromamba_installing, micromamba_solving  # noqa: PLC0415
+
+    if request["operation"] == "solve":
+        return await micromamba_solving.solve(request)
+    return await micromamba_installing.install(request, answers.progress)
+
+
 def main() -> NoReturn:
     """Serve one request."""
     answers = Answers(lifeline.take_stdout())
@@ -87,6 +99,7 @@ def main() -> NoReturn:
             request = lifeline.take_request()
             if request["offline"]:
                 cut_off_network()
+            use_credentials(request)
             answers.write(result=await answer(request, answers))
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             answers.write(error=as_error(error))

