@@ -21,6 +21,7 @@ from .failures import read_failure
 from .hints import find_hints
 from .imports import Found, collector_paused, imports_of, parse
 from .inline import Declared, read_metadata
+from .installs import add_installs
 from .learned import Learned
 from .magics import take_out_magics
 from .offers import Offers, has_package, is_local
@@ -142,6 +143,8 @@ class Planner:
         if declared.only:
             found, missing = imports_of(code, tree, target(environment)), ()
         else:
+            if tree is not None:
+                add_installs(code, tree, declared, version)
             found = self._found(code, tree, declared, environment)
             missing = self._missing(found, environment, roots)
         return Needs(
