@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .errors import SettingsError
@@ -47,10 +48,31 @@ def parse_mount(text: str) -> Mount:
         raise SettingsError(f"The mount {text!r} cannot be read.", hint=_HINT, code="bad-mount")
     if normal in _OURS or normal.startswith(("/proc/", "/sys/", "/dev/")):
         raise SettingsError(f"A run has its own {normal}; nothing can be mounted there.", hint=_HINT, code="bad-mount")
-    directory = Path(source).expanduser().absolute()
+    directory = Path(os.path.realpath(Path(source).expanduser()))
     if not directory.is_dir():
         raise SettingsError(f"The mount's source {source} is no directory.", hint=_HINT, code="bad-mount")
     return Mount(directory, normal, read_only=mode == "ro")
+
+
+def check_nesting(mounts: Sequence[Mount]) -> None:
+    """Refuse a mount whose source lies in one that runs may write to.
+
+    A run could put a link in its place, and the next one would be shown whatever the link points to.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    for outer in mounts:
+        for inner in mounts:
+            above = Path(os.path.realpath(outer.source))
+            places = {Path(os.path.realpath(inner.source)), Path(os.path.abspath(inner.source))}
+            if not outer.read_only and any(above in place.parents for place in places):
+                raise SettingsError(
+                    f"{inner.source} cannot be mounted at {inner.target}: it is inside of {outer.source}, where runs"
+                    " may replace it.",
+                    hint=f"Runs see it below {outer.target} already; or mount that one read-only, with :ro.",
+                    code="bad-mount",
+                )
 
 
 def _overlap(one: str, other: str) -> bool:

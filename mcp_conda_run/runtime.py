@@ -19,10 +19,11 @@ from .conda.choose import choose_engine
 from .environments.guest_files import GuestFiles
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store, host_errors
+from .environments.trash import delete_tree
 from .errors import CondaRunError, InstallError
 from .execution import Executions
 from .models import Ask, Environment, Mount, Plan, Progress, ProgressCallback, RunRequest, RunResult, no_progress
-from .mounts import further_mounts
+from .mounts import check_nesting, further_mounts
 from .outcome import finished, not_installed
 from .phases import Phases
 from .preparation import Preparation, Prepared
@@ -83,8 +84,10 @@ class Runtime:
                 self.settings.path.mkdir(parents=True, exist_ok=True)
                 source = self.settings.path.absolute()
             else:
-                source = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="mcp-conda-run-")))
+                source = Path(tempfile.mkdtemp(prefix="mcp-conda-run-"))
+                self._resources.callback(delete_tree, source)  # whatever a run made of it
         self._mounts = (Mount(source, self.settings.mount), *further)
+        check_nesting(self._mounts)
         return self
 
     async def __aexit__(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .errors import RequestError
 from .models import Mount, RunRequest
+from .sandbox.files_out import open_beneath
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +119,8 @@ def _read_file(name: str, mount: Mount, relative: str, max_bytes: int) -> bytes:
             hint="Copy the file itself into the directory.",
             code="file-outside-mount",
         )
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        descriptor = os.open(path, flags)
+        descriptor = open_beneath(root, os.path.relpath(path, root).split(os.sep))
     except FileNotFoundError:
         raise RequestError(
             f"There is no file {name}.", hint=f"Files are looked for in {mount.source}.", code="no-file"

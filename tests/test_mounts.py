@@ -8,7 +8,7 @@ import pytest
 
 from mcp_conda_run.errors import SettingsError
 from mcp_conda_run.models import Mount
-from mcp_conda_run.mounts import further_mounts, parse_mount
+from mcp_conda_run.mounts import check_nesting, further_mounts, parse_mount
 
 
 @pytest.mark.parametrize(("mode", "read_only"), [("", False), (":rw", False), (":ro", True)])
@@ -37,3 +37,24 @@ def test_what_a_run_has_of_its_own_cannot_be_mounted_over(tmp_path: Path, target
 def test_mounts_may_not_overlap(tmp_path: Path, targets: list[str]):
     with pytest.raises(SettingsError, match="overlaps"):
         further_mounts([f"{tmp_path}:{target}" for target in targets], "/working")
+
+
+def test_a_source_that_runs_could_replace_by_a_link_is_refused(tmp_path: Path):
+    (tmp_path / "inner").mkdir()
+    with pytest.raises(SettingsError, match="runs may replace it"):
+        check_nesting([Mount(tmp_path, "/working"), Mount(tmp_path / "inner", "/data", read_only=True)])
+
+
+def test_a_source_below_one_that_is_read_only_can_be_mounted(tmp_path: Path):
+    (tmp_path / "inner").mkdir()
+    check_nesting([Mount(tmp_path, "/data", read_only=True), Mount(tmp_path / "inner", "/working")])
+
+
+def test_a_directory_can_be_mounted_at_two_places(tmp_path: Path):
+    check_nesting([Mount(tmp_path, "/working"), Mount(tmp_path, "/data", read_only=True)])
+
+
+def test_links_in_a_source_are_followed_once_and_for_all(tmp_path: Path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    assert parse_mount(f"{tmp_path}/link:/data").source == tmp_path / "there"

@@ -112,3 +112,23 @@ def test_a_file_that_is_too_long_is_refused(mount: Mount):
 def test_neither_or_both_of_code_and_file_are_refused(mount: Mount, request_: RunRequest):
     with pytest.raises(RequestError, match="Exactly one"):
         read_source(request_, [mount], LIMIT)
+
+
+def test_a_directory_that_becomes_a_link_meanwhile_is_not_followed(mount: Mount, monkeypatch: pytest.MonkeyPatch):
+    """As a run that goes on beside could make it, between the look at the path and the opening."""
+    (mount.source / "sub").mkdir()
+    (mount.source / "sub/a.py").write_text("print(1)")
+    (mount.source.parent / "secret").mkdir()
+    (mount.source.parent / "secret/a.py").write_text("SECRET = 1")
+    real = os.path.realpath
+
+    def look_and_swap(path: str | Path) -> str:
+        found = real(path)
+        if found.endswith("a.py"):
+            (mount.source / "sub").rename(mount.source / "aside")
+            (mount.source / "sub").symlink_to(mount.source.parent / "secret")
+        return found
+
+    monkeypatch.setattr(os.path, "realpath", look_and_swap)
+    with pytest.raises(RequestError):
+        read(mount, file="/working/sub/a.py")

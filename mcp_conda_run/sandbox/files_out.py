@@ -133,7 +133,7 @@ def read_left_file(mounts: Sequence[Mount], path: str, max_bytes: int) -> bytes:
     if mount is None or not parts or any(part in {"", ".", ".."} or "\0" in part for part in parts):
         raise _not_readable(path, "it is not below a mounted directory")
     try:
-        descriptor = _open_beneath(os.fspath(mount.source), parts)
+        descriptor = open_beneath(os.fspath(mount.source), parts)
     except OSError as error:
         reason = "it is a link" if error.errno == errno.ELOOP else error.strerror or str(error)
         raise _not_readable(path, reason) from error
@@ -147,8 +147,16 @@ def read_left_file(mounts: Sequence[Mount], path: str, max_bytes: int) -> bytes:
     return data
 
 
-def _open_beneath(root: str, parts: list[str]) -> int:
-    """Open a file below a directory, one name at a time, none of which may be a link."""
+def open_beneath(root: str, parts: list[str]) -> int:
+    """Open a file below a directory, one name at a time, none of which may be a link.
+
+    A run that goes on meanwhile can replace any of them: what was looked at before says nothing.
+
+    Raises:
+        OSError: one of them is not there, is a link, or is no directory.
+    """
+    if os.open not in os.supports_dir_fd:  # Windows
+        return os.open(os.path.join(root, *parts), _OPEN_FILE)
     descriptor = os.open(root, _OPEN_DIRECTORY & ~_NO_FOLLOW)
     try:
         for name in parts[:-1]:

@@ -37,6 +37,10 @@ NOTES = (
     "changes of modes, owners and times of files do nothing; unix sockets, datagrams and /dev/shm are not available",
     "the run's user id is the server's",
 )
+PROXY_PORT = (
+    "Landlock knows ports, not addresses: a machine that listens at the very port of the run's proxy, another for each"
+    " run, can be reached past the network policy"
+)
 NO_SCOPES = "this kernel (Landlock before version 6) lets the run send signals to other processes of the server's user"
 
 
@@ -94,10 +98,12 @@ class LandlockTier(CloneTier):
     def isolation(self, launch: Launch) -> Isolation:
         """Say what holds the run, and what does not."""
         scoped = landlock.version() >= landlock.SCOPES
+        offline = NetworkPolicy.parse(launch.network).nothing
+        more = [note for note, holds in ((PROXY_PORT, not offline), (NO_SCOPES, not scoped)) if holds]
         return Isolation(
             tier=self.name,
             network=launch.network,
-            via="" if NetworkPolicy.parse(launch.network).nothing else "proxy",
+            via="" if offline else "proxy",
             limits=watched_limits(launch.limits),
-            notes=NOTES if scoped else (*NOTES, NO_SCOPES),
+            notes=(*NOTES, *more),
         )
