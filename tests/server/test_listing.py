@@ -6,8 +6,12 @@ from mcp import Client
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
+from mcp_conda_run.environments.templates import shipped_templates
+
 from .conftest import serving
 from .web import Web, running
+
+TEMPLATES = [f"template://{name}" for name in sorted(shipped_templates())]
 
 
 async def uris(served) -> list[str]:
@@ -20,7 +24,7 @@ async def test_what_a_run_left_is_listed_newest_first(settings, era):
         second = (await served.call(python_code="figures 1")).structured_content["run_id"]
         listed = await uris(served)
     assert listed == [
-        "template://base",
+        *TEMPLATES,
         f"run://{second}/figure-1.png",
         f"run://{second}/plan",
         f"run://{first}/output",
@@ -43,13 +47,13 @@ async def test_the_list_stays_bounded(settings):
     async with serving(settings) as served:
         for _ in range(5):
             await served.call(python_code="figures 50")
-        assert len(await uris(served)) == 201
+        assert len(await uris(served)) == 200 + len(TEMPLATES)
 
 
 async def test_a_run_that_goes_on_is_not_listed(settings):
     async with serving(settings) as served:
         await served.call(python_code="hold", wait_s=0)
-        assert await uris(served) == ["template://base"]
+        assert await uris(served) == TEMPLATES
 
 
 async def test_a_client_hears_that_the_list_has_changed(settings):
@@ -87,7 +91,9 @@ async def test_a_client_that_listens_hears_that_a_run_is_over(settings):
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory):
-    with running({"MCP_CONDA_RUN_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}) as web:
+    place = tmp_path_factory.mktemp("cache")
+    own = {"MCP_CONDA_RUN_CACHE_DIR": str(place), "MCP_CONDA_RUN_TEMPLATES_DIR": str(place / "templates")}
+    with running(own) as web:
         yield web
 
 
@@ -101,14 +107,14 @@ async def listed_over_http(web: Web, transport: str, mode: str, *, runs_first: b
 
 @pytest.mark.parametrize(("transport", "mode"), [("http", "legacy"), ("sse", "legacy")])
 async def test_a_session_over_http_is_shown_its_own_runs(web, transport, mode):
-    assert len(await listed_over_http(web, transport, mode, runs_first=True)) == 4
+    assert len(await listed_over_http(web, transport, mode, runs_first=True)) == 3 + len(TEMPLATES)
 
 
 @pytest.mark.parametrize(("transport", "mode"), [("http", "legacy"), ("http", "auto"), ("sse", "legacy")])
 async def test_no_client_is_shown_the_runs_of_another(web, transport, mode):
     await listed_over_http(web, transport, mode, runs_first=True)
-    assert await listed_over_http(web, transport, mode, runs_first=False) == ["template://base"]
+    assert await listed_over_http(web, transport, mode, runs_first=False) == TEMPLATES
 
 
 async def test_without_a_session_no_run_is_listed(web):
-    assert await listed_over_http(web, "http", "auto", runs_first=True) == ["template://base"]
+    assert await listed_over_http(web, "http", "auto", runs_first=True) == TEMPLATES
