@@ -105,6 +105,11 @@ class Settings(BaseSettings):
     exclude_newer: str = Field(default="", description="Ignore packages newer than this date (ISO 8601).")
     isolation: Literal["auto", "strict", "none"] = Field(default="auto", description="How runs are confined.")
     network: str = Field(default="full", description="`full`, `none`, or a comma separated list of host[:port].")
+    full_by: Literal["proxy", "pasta"] = Field(
+        default="proxy",
+        description="What serves the network `full`: the proxy, for HTTP and HTTPS, or pasta where it is installed, "
+        "for all of the internet; such a run starts without a warm interpreter.",
+    )
     pip: Literal["auto", "off", "ask", "on"] = Field(
         default="auto",
         description="Packages from PyPI: never, after asking, or on. `auto` asks where the client can be asked, and "

@@ -13,7 +13,7 @@ from .cloned import watched_limits
 from .namespaces import NamespaceTier, held_limits
 from .plain import PlainTier
 from .pool import PooledTier
-from .probe import Probe, held_by_groups, probe
+from .probe import Probe, held_by_groups, probe, usable_pasta
 from .tier import Tier
 
 STRICT = ("A", "A'")
@@ -31,9 +31,11 @@ def make_tier(settings: Settings) -> tuple[Tier, str]:
         return PlainTier(cache_dir), "isolation none was asked for"
     found = probe(cache_dir)
     if found.best in STRICT:
+        pasta, reason = full_by(settings)
+        reason = "; ".join([_why(found), *([reason] if reason else [])])
         if found.best == "A" and settings.pool_mb:
-            return PooledTier(cache_dir, memory_mb=settings.pool_mb), _why(found)
-        return NamespaceTier(cache_dir, upper_on_disk=found.best == "A'"), _why(found)
+            return PooledTier(cache_dir, memory_mb=settings.pool_mb, pasta=pasta), reason
+        return NamespaceTier(cache_dir, upper_on_disk=found.best == "A'", pasta=pasta), reason
     if settings.isolation == "strict":
         raise HostError(
             f"Strict isolation cannot be had here: {found.reasons.get('A', 'this platform has no namespaces')}.",
@@ -45,6 +47,14 @@ def make_tier(settings: Settings) -> tuple[Tier, str]:
 
         return LandlockTier(cache_dir), _why(found)
     return PlainTier(cache_dir), _why(found)
+
+
+def full_by(settings: Settings) -> tuple[str, str]:
+    """Return the program that serves the network `full`, empty for the proxy, and why it is not what was asked for."""
+    if settings.full_by == "proxy":
+        return "", ""
+    pasta, reason = usable_pasta(settings.cache_dir.absolute())
+    return pasta, reason and f"the proxy serves the network, because {reason}"
 
 
 def limits_rest_on(tier: Tier, limits: Limits) -> dict[str, str]:

@@ -11,13 +11,15 @@ from __future__ import annotations
 import os
 import resource
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from ..guest import seccomp, syscalls
+from ..guest import routes, seccomp, syscalls
 from .identity import Owner
 from .mainprocess import Main, fork_main
 from .order import GUEST_DIRECTORY, INNER_ID, Descriptors, Order, Walls
+from .pasta import NAMESERVER
 from .rootfs import build_skeleton, copy_sources, enter, lock_covers, mount_binds, mount_prefix, mount_stage, show
 from .workshop import Workshop
 
@@ -51,14 +53,21 @@ def start_confined(order: Order, walls: Walls, descriptors: Descriptors, worksho
         ours.close()
         _be_first(order, walls, descriptors, owner, theirs)
     theirs.close()
-    message, received, _, _ = socket.recv_fds(ours, MESSAGE_BYTES, 2)
+    message, received, _, _ = socket.recv_fds(ours, MESSAGE_BYTES, 3)
     if message != STARTED:
         os.waitpid(first, 0)
         number, _, what = message.decode(errors="replace").strip().partition(" ")
         raise OSError(int(number or 0), os.strerror(int(number or 0)), what or "the sandbox")
-    stage, *listener = received
+    stage, *others = received
     in_memory = not walls.upper  # on disk, the file system is everybody's
-    return Main(first, ours, stage if in_memory else None, owner.identity is not None, tuple(listener))
+    return Main(
+        pid=first,
+        reports=ours,
+        stage=stage if in_memory else None,
+        identity_dropped=owner.identity is not None,
+        listener=() if walls.pasta else tuple(others),
+        holder=tuple(others) if walls.pasta else (),
+    )
 
 
 # --- pid 1
@@ -88,9 +97,11 @@ def _build(walls: Walls, owner: Owner) -> list[int]:
     """Make namespaces and mounts and enter them.
 
     Returns:
-        descriptors for the keeper: of the stage, by which its use can be seen, and of the proxy's listening socket.
+        descriptors for the keeper: of the stage, by which its use can be seen, and either of the proxy's listening
+        socket, or of who holds the network for pasta.
     """
-    syscalls.unshare(NAMESPACES | (syscalls.CLONE_NEWNET if walls.own_network else 0))
+    syscalls.unshare(NAMESPACES)
+    holder = _own_network(walls) if walls.own_network else []
     syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)  # nothing of ours shows up in the host
     with suppress(OSError):
         syscalls.write("/proc/self/oom_score_adj", "1000")  # if the host's memory runs out, runs go first
@@ -105,14 +116,52 @@ def _build(walls: Walls, owner: Owner) -> list[int]:
     show(walls.guest, walls.root + GUEST_DIRECTORY)
     # Processes of other owners are hidden: pid 1 has the server's command line.
     syscalls.mount("proc", f"{walls.root}/proc", "proc", PROC_FLAGS, "hidepid=2")
-    outward = [stage]
-    if walls.own_network:
-        syscalls.loopback_up()
+    outward = [stage, *holder]
     if walls.proxy_port:
         outward.append(_listen(walls.proxy_port))
     socket.sethostname("sandbox")
     enter(walls.root)
     return outward
+
+
+def _own_network(walls: Walls) -> list[int]:
+    """Enter a network of its own, with a loopback interface.
+
+    Returns:
+        where pasta is to come, descriptors of the process that holds the network for it, and of a socket to that.
+    """
+    if not walls.pasta:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        syscalls.loopback_up()
+        return []
+    # Over a network of this user namespace, pasta would need this one's capabilities.
+    ours, theirs = socket.socketpair()
+    holder = os.fork()
+    if holder == 0:
+        ours.close()
+        _hold_network(theirs, walls.prohibited)
+    theirs.close()
+    _, received, _, _ = socket.recv_fds(ours, 1, 1)
+    if not received:
+        raise PermissionError(1, os.strerror(1), "a network of a user namespace")
+    syscalls.setns(received[0], syscalls.CLONE_NEWNET)
+    os.close(received[0])
+    syscalls.loopback_up()
+    return [os.pidfd_open(holder), ours.detach()]
+
+
+def _hold_network(others: socket.socket, prohibited: Sequence[str]) -> NoReturn:
+    """Make a network in a user namespace and keep both; when pasta has come, keep everybody from prohibited places."""
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNET)
+        # By a descriptor: the numbers in /proc are not those of this process's namespace.
+        network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        socket.send_fds(others, [b"1"], [network])
+        if others.recv(1):  # not before: the way to a private gateway could not be made any more
+            routes.prohibit(prohibited, allowed=[f"{NAMESERVER}/32"])
+            others.send(b"1")
+    finally:
+        os._exit(0)
 
 
 def _listen(port: int) -> int:

@@ -31,6 +31,7 @@ if sys.platform == "linux":  # here and not where they are used: the spawner loa
     from .workshop import Workshop
 
 SAMPLE_S = 0.05
+PASTA_S = 5.0
 DISK_SAMPLE_S = 1.0
 DISK_SHARE = 0.05
 """At most this share of the time goes into looking at what the run wrote."""
@@ -62,12 +63,18 @@ def _keep(order: Order, descriptors: Descriptors, lifeline: socket.socket, works
         for descriptor in (descriptors.control, descriptors.stdout, descriptors.stderr):
             os.close(descriptor)
         watch.stage = main.stage
-        if not enroll(watch.group, lambda: descendants(os.getpid())):
+        pasta, no_network = _connect(order, main)
+        attendance = _Attendance(order.bounds, watch, main, lifeline, woken)
+        attendance.helper = pasta.pid if pasta is not None else 0
+        if not enroll(watch.group, attendance.processes):
             watch.group = None
-        _report(lifeline, main.listener, started=main.pid, identity_dropped=main.identity_dropped, held=watch.held)
+        if pasta is not None:
+            no_network = pasta.wait(PASTA_S)
+        facts = {"identity_dropped": main.identity_dropped, "held": watch.held, "no_network": no_network}
+        _report(lifeline, main.listener, started=main.pid, **facts)
         for descriptor in main.listener:
             os.close(descriptor)
-        status, limit = _Attendance(order.bounds, watch, main, lifeline, woken).until_the_end()
+        status, limit = attendance.until_the_end()
         _report(lifeline, status=status, limit=limit, memory_bytes=watch.peak_bytes)
     finally:
         kill_all_children()
@@ -81,6 +88,16 @@ def _start(order: Order, descriptors: Descriptors, workshop: Workshop | None) ->
         if order.walls is not None and workshop is not None:
             return start_confined(order, order.walls, descriptors, workshop)
     return start_plain(order, descriptors)
+
+
+def _connect(order: Order, main: Main) -> tuple[Pasta | None, str]:
+    """Begin to connect the run's network to the internet, if it is to be; return why that fails, if it does."""
+    if order.walls is None or not main.holder:
+        return None, ""
+    try:
+        return Pasta(order.walls.pasta, *main.holder), ""
+    except OSError as error:
+        return None, error.strerror or str(error)
 
 
 def _report(lifeline: socket.socket, descriptors: tuple[int, ...] = (), **fields: Any) -> None:
@@ -101,6 +118,7 @@ class _Attendance:
         self.bounds = bounds
         self.watch = watch
         self.main = main
+        self.helper = 0  # a process of ours that is not the run's
         self.lifeline = lifeline
         self.woken = woken
         self.started = time.time()
@@ -125,6 +143,10 @@ class _Attendance:
                 limit = self._exceeded()
             if limit or self.lifeline not in sources:
                 self._kill()
+
+    def processes(self) -> list[int]:
+        """Return the run's processes."""
+        return [pid for pid in descendants(os.getpid()) if pid != self.helper]
 
     def _kill(self) -> None:
         """Kill the main process and its group, or the first of its namespace and with it all."""
@@ -154,7 +176,7 @@ class _Attendance:
     def _exceeded(self) -> str:
         """Return the name of the bound that the run is over, or nothing."""
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        over = self.watch.exceeded(lambda: descendants(os.getpid()), ended.ru_utime + ended.ru_stime)
+        over = self.watch.exceeded(self.processes, ended.ru_utime + ended.ru_stime)
         return over or ("disk" if self._disk_exceeded() else "")
 
     def _disk_exceeded(self) -> bool:

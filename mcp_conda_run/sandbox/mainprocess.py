@@ -35,6 +35,7 @@ class Main:
         stage: a descriptor of the file system that takes what the run writes; None if there is none of its own.
         identity_dropped: whether the main process is another user than its keeper.
         listener: a descriptor of the socket for the server's proxy, or nothing.
+        holder: descriptors of the process that holds the run's network for pasta, and of a socket to that; or nothing.
     """
 
     pid: int
@@ -42,6 +43,7 @@ class Main:
     stage: int | None = None
     identity_dropped: bool = False
     listener: tuple[int, ...] = ()
+    holder: tuple[int, ...] = ()
 
 
 def start_plain(order: Order, descriptors: Descriptors) -> Main:

@@ -17,9 +17,10 @@ from ..environments.trash import Trash
 from ..errors import HostError
 from ..models import Isolation, Limits, Mount
 from .bases import with_groups
+from .connection import Connection
 from .order import CONTROL_FD, GUEST_DIRECTORY, HOME, SCRATCH, Bind, Bounds, Order, Walls
 from .policy import NetworkPolicy
-from .proxy import PORT, proxy_variables, serving
+from .proxy import serving
 from .running import MARK, RunProcess, running
 from .spawner_client import Lifeline, Spawner
 from .surroundings import resource_limits, run_variables
@@ -33,8 +34,6 @@ KEPT_ROOT = (
     " mounts, or no user may be changed to"
 )
 
-BY_PROXY = "network by HTTP proxy: HTTP, HTTPS and what else can use CONNECT; no other protocols, no UDP, no look-ups"
-
 
 class NamespaceTier:
     """Runs in namespaces; see `tier.Tier`.
@@ -42,15 +41,17 @@ class NamespaceTier:
     Args:
         cache_dir: where environments are.
         upper_on_disk: whether what runs write goes to disk, because an overlay over a tmpfs does not work here (A').
+        pasta: the program that gives runs the internet; empty for the proxy.
     """
 
-    def __init__(self, cache_dir: Path, *, upper_on_disk: bool = False) -> None:
+    def __init__(self, cache_dir: Path, *, upper_on_disk: bool = False, pasta: str = "") -> None:
         self.name = "A'" if upper_on_disk else "A"
         self._cache = Path(os.path.realpath(cache_dir))
         self._scratch = self._cache / "scratch"
         self._mount_points = self._cache / "sandbox"
         self._trash = Trash(self._cache / "trash")
         self._upper_on_disk = upper_on_disk
+        self._pasta = pasta
         self._spawner = Spawner()
 
     def close(self) -> None:
@@ -85,13 +86,13 @@ class NamespaceTier:
 
     def _isolation(self, launch: Launch, policy: NetworkPolicy, lifeline: Lifeline) -> Isolation:
         kept_root = os.geteuid() == 0 and not lifeline.identity_dropped
-        notes = [note for note, holds in ((BY_PROXY, not policy.nothing), (KEPT_ROOT, kept_root)) if holds]
+        connection = Connection.choose(policy, self._pasta)
         return Isolation(
             tier=self.name,
             network=launch.network,
-            via="" if policy.nothing else "proxy",
+            via=connection.via,
             limits=with_groups(held_limits(launch.limits, upper_on_disk=self._upper_on_disk), lifeline.held),
-            notes=tuple(notes),
+            notes=(*connection.notes(lifeline.no_network), *((KEPT_ROOT,) if kept_root else ())),
         )
 
     def _make_places(self, run_id: str) -> Path | None:
@@ -112,6 +113,7 @@ class NamespaceTier:
         prefix = Path(os.path.realpath(environment.prefix))
         binds, covered = place_mounts(launch.mounts, self._cache)
         limits = launch.limits
+        connection = Connection.choose(policy, self._pasta)
         return Order(
             argv=[str(environment.prefix / environment.python), f"{GUEST_DIRECTORY}/start.py", str(CONTROL_FD)],
             environ=run_variables(
@@ -120,7 +122,7 @@ class NamespaceTier:
                 home=HOME,
                 temporary="/tmp",  # noqa: S108 - the run's own
                 added={
-                    **({} if policy.nothing else proxy_variables()),
+                    **connection.variables(),
                     **launch.variables,
                     MARK: launch.run_id,
                 },
@@ -144,7 +146,7 @@ class NamespaceTier:
                 upper=str(upper) if upper else "",
                 disk_bytes=limits.disk_bytes,
                 processes=limits.processes,
-                proxy_port=0 if policy.nothing else PORT,
+                **connection.walls(),
             ),
         )
 

@@ -76,6 +76,8 @@ class Walls:
         processes: how many processes and threads the run may have; 0 for any number.
         own_network: whether the run gets an empty network of its own.
         proxy_port: where in that network the server's proxy listens; 0 for no proxy.
+        pasta: the program that connects that network to the internet; empty for none.
+        prohibited: networks that cannot be reached from it.
         filter_calls: whether system calls are filtered; only left out to see what the other walls hold.
         has_skeleton: whether `root` holds the skeleton already; the spawner's to say.
         drop_identity: whether a keeper that is root may run the process as `SANDBOX_ID`.
@@ -92,6 +94,8 @@ class Walls:
     processes: int = 0
     own_network: bool = True
     proxy_port: int = 0
+    pasta: str = ""
+    prohibited: Sequence[str] = ()
     filter_calls: bool = True
     has_skeleton: bool = False
     drop_identity: bool = True

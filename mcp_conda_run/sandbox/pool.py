@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from ..errors import CondaRunError, HostError
+from .connection import Connection
 from .namespaces import NamespaceTier
 from .order import CONTROL_FD, GUEST_DIRECTORY, SCRATCH, Order
 from .policy import NetworkPolicy
@@ -63,10 +64,11 @@ class PooledTier(NamespaceTier):
     Args:
         cache_dir: where environments are.
         memory_mb: what zygotes and waiting processes may use together, in MiB.
+        pasta: the program that gives runs the internet; empty for the proxy. Such runs are executed.
     """
 
-    def __init__(self, cache_dir: Path, *, memory_mb: int = MEMORY_MB) -> None:
-        super().__init__(cache_dir)
+    def __init__(self, cache_dir: Path, *, memory_mb: int = MEMORY_MB, pasta: str = "") -> None:
+        super().__init__(cache_dir, pasta=pasta)
         self._budget = memory_mb * MEBIBYTE
         self._loop: asyncio.AbstractEventLoop | None = None
         self._shelves: dict[Hashable, Shelf] = {}
@@ -139,6 +141,8 @@ class PooledTier(NamespaceTier):
         """Return a process from a zygote, or None if there is none to be had now; never raises for want of one."""
         key = self._key(launch)
         shelf = self._shelves.get(key)
+        if Connection.choose(NetworkPolicy.parse(launch.network), self._pasta).via == "pasta":
+            return None  # each waiting process would need its own, which is larger than an interpreter
         try:
             if shelf is None or not self._is_mine():
                 self._begin(key, launch)

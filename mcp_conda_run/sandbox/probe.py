@@ -24,6 +24,7 @@ from .. import __version__
 from ..environments.trash import delete_tree
 from ..errors import CondaRunError, HostError
 from .order import Bounds, Fence, Order, Walls
+from .pasta import find as find_pasta
 from .spawner_client import PACKAGE, Channels, Spawner
 
 ANSWER_TIMEOUT_S = 20
@@ -168,6 +169,29 @@ def _namespace_order(place: Path, *, upper_on_disk: bool) -> Order:
     )
 
 
+def usable_pasta(cache_dir: Path) -> tuple[str, str]:
+    """Return the path of pasta and why it cannot be used; one of them is empty.
+
+    Tried each time: it depends on the network that the machine has now.
+    """
+    program = find_pasta() if sys.platform == "linux" else ""
+    if not program:
+        return "", "pasta is not installed (Debian's package `passt`)"
+    with contextlib.closing(Spawner()) as spawner:
+        reason = _try(spawner, cache_dir / "sandbox", partial(_pasta_order, program=program))
+    return ("", f"pasta cannot connect runs: {reason}") if reason else (program, "")
+
+
+def _pasta_order(place: Path, *, program: str) -> Order:
+    order = _namespace_order(place, upper_on_disk=True)
+    assert order.walls is not None  # noqa: S101 - it has just been made with walls
+    # A default route, in the notation of /proc/net/route: the kernel's way to write 0.0.0.0 in hexadecimal.
+    found = "grep -q '^[^[:space:]]*[[:space:]]00000000' /proc/net/route"
+    script = f"for n in 1 2 3 4 5 6 7 8 9; do {found} && exit 0; sleep 0.5; done; exit 1"
+    walls = dataclasses.replace(order.walls, pasta=program, prohibited=["10.0.0.0/8"])
+    return dataclasses.replace(order, argv=["/bin/sh", "-c", script], walls=walls)
+
+
 def held_by_groups() -> dict[str, str]:
     """Return, for each limit that control groups can hold for runs of this process, by what; tried out each time.
 
@@ -193,6 +217,8 @@ def _run(spawner: Spawner, order: Order) -> str:
         for report in _reports(spawner, order):
             if "failed" in report:
                 return str(report["failed"])
+            if report.get("no_network"):
+                return str(report["no_network"])
             if report.get("status", 0) != 0:
                 return "the run could not write what it should, or could read what it should not"
             if "status" in report:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 LINUX = sys.platform == "linux"
@@ -78,6 +79,13 @@ def _parents_ps() -> dict[int, int]:
     done = subprocess.run(["/bin/ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False)
     rows = (line.split() for line in done.stdout.splitlines())
     return {int(pid): int(parent) for pid, parent in rows}
+
+
+def pid_of(process: int) -> int:
+    """Return the id, here, of the process that a descriptor stands for (pidfd_open(2)); -1 if it is gone or none."""
+    with suppress(OSError, ValueError), open(f"/proc/self/fdinfo/{process}", encoding="ascii") as file:
+        return next((int(row[4:]) for row in file if row.startswith("Pid:")), -1)
+    return -1
 
 
 def used(pids: Iterable[int], stage_bytes: int = 0) -> Used:

@@ -133,7 +133,7 @@ class _Proxy:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-                allowed = self._policy.allowed(host, port, addresses, _own_addresses())
+                allowed = self._policy.allowed(host, port, addresses, own_addresses())
                 if not allowed:
                     raise _RefusedError(
                         "403 Forbidden", f"{host}:{port} is on this machine or in a private network, and not listed"
@@ -147,7 +147,7 @@ class _Proxy:
             raise _RefusedError("502 Bad Gateway", f"{host}:{port}: {error.strerror or error}") from None
 
 
-def _own_addresses() -> frozenset[Address]:
+def own_addresses() -> frozenset[Address]:
     """Return the addresses of this machine now: a service that listens on all of them is the host's all the same."""
     texts = (entry.address for entries in psutil.net_if_addrs().values() for entry in entries)
     return frozenset(address for text in texts if (address := address_of(text)) is not None)

@@ -12,6 +12,7 @@ import stat
 from ..guest import syscalls
 from .identity import Owner
 from .order import GUEST_DIRECTORY, HOME, INNER_ID, SCRATCH, Walls
+from .pasta import NAMESERVER
 
 LOCKED = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
 READ_ONLY = LOCKED | syscalls.MOUNT_ATTR_RDONLY
@@ -44,6 +45,7 @@ TEXTS = {
     "group": f"root:x:0:\nuser:x:{INNER_ID}:\nnogroup:x:65534:\n",
     "hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
     "hostname": "sandbox\n",
+    "resolv.conf": f"nameserver {NAMESERVER}\n",
 }
 
 

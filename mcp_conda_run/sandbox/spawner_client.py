@@ -189,6 +189,7 @@ class Lifeline:
         keeper_reported_end: whether the keeper lived to see the end of the main process.
         identity_dropped: whether the main process is another user than the server.
         held: for each limit that a control group holds, by what.
+        no_network: why the run has no network although it should; empty if it has what it should.
         listener: the socket that listens in the run's network, or None.
         memory_bytes: the most memory that was seen, once the main process has ended.
         alone: whether the main process left no other behind.
@@ -203,6 +204,7 @@ class Lifeline:
         self.keeper_reported_end = False
         self.identity_dropped = False
         self.held: Mapping[str, str] = {}
+        self.no_network = ""
         self.listener: socket.socket | None = None
         self.memory_bytes = 0
         self.alone = False
@@ -278,6 +280,7 @@ class Lifeline:
         elif "started" in report and not self._started.done():
             self.identity_dropped = bool(report["identity_dropped"])
             self.held = dict(report["held"])
+            self.no_network = str(report.get("no_network", ""))
             self._started.set_result(int(report["started"]))
         elif "status" in report and not self._exit.done():
             self.keeper_reported_end = True

@@ -24,7 +24,7 @@ from ..guest import seccomp, syscalls
 from .enrolling import Enroller
 from .groups import Group, Groups
 from .order import INNER_ID, SCRATCH
-from .processes import descendants, kill_all_children, proportional_memory, used
+from .processes import descendants, kill_all_children, pid_of, proportional_memory, used
 from .rootfs import STAGE_PLACES
 from .watch import Watch
 from .zygotes_order import (
@@ -345,13 +345,6 @@ def _configuration(plan: ZygotePlan) -> bytes:
         "filter": seccomp.filter_program().hex(),
     }
     return json.dumps(fields).encode("ascii")
-
-
-def pid_of(process: int) -> int:
-    """Return the id, here, of the process that a descriptor stands for (pidfd_open(2)); -1 if it is gone or none."""
-    with contextlib.suppress(OSError, ValueError), open(f"/proc/self/fdinfo/{process}", encoding="ascii") as file:
-        return next((int(row[4:]) for row in file if row.startswith("Pid:")), -1)
-    return -1
 
 
 def main(channel_fd: int) -> None:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,15 +37,15 @@ class Place:
 
 
 class Host:
-    """A server of `host.py`, as one user."""
+    """A server of `host.py`, as one user; `within` is a command that runs it somewhere else."""
 
-    def __init__(self, user: str, place: Place) -> None:
+    def __init__(self, user: str, place: Place, within: Sequence[str] = ()) -> None:
         self.user = user
         self.place = place
         uid = UNPRIVILEGED if user == "unprivileged" else os.geteuid()
         python = place.cache.with_name("python")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.sandbox.host", str(uid), str(python)],
+            [*within, sys.executable, "-m", "tests.sandbox.host", str(uid), str(python)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,

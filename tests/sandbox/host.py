@@ -24,6 +24,7 @@ from mcp_conda_run.sandbox import spawner_client
 from mcp_conda_run.sandbox.landlocked import LandlockTier
 from mcp_conda_run.sandbox.namespaces import NamespaceTier
 from mcp_conda_run.sandbox.order import Order
+from mcp_conda_run.sandbox.pasta import find as find_pasta
 from mcp_conda_run.sandbox.plain import PlainTier
 from mcp_conda_run.sandbox.tier import Launch, Process, Tier
 
@@ -60,8 +61,8 @@ def environment_in(cache: Path) -> Environment:
 class WithoutAWall(NamespaceTier):
     """Tier A with one of its walls missing, to show what that wall is for."""
 
-    def __init__(self, cache: Path, missing: dict[str, Any]) -> None:
-        super().__init__(cache)
+    def __init__(self, cache: Path, missing: dict[str, Any], pasta: str) -> None:
+        super().__init__(cache, pasta=pasta)
         self._missing = missing
 
     def _order(self, *given: Any) -> Order:
@@ -97,10 +98,14 @@ def take_away(patch: str) -> None:
 
 
 def make(tier: str, cache: Path, missing: dict[str, Any]) -> Tier:
-    """Return the tier of this name; `missing` are fields of `Walls` that take a wall away, `patch` one of `PATCHES`."""
+    """Return the tier of this name, or `A+pasta`.
+
+    `missing` are fields of `Walls` that take a wall away, `patch` is one of `PATCHES`.
+    """
     take_away(missing.pop("patch", ""))
-    if missing:
-        return WithoutAWall(cache, missing)
+    pasta = find_pasta() if tier == "A+pasta" else ""
+    if missing or pasta:
+        return WithoutAWall(cache, missing, pasta)
     if tier == "C":
         return LandlockTier(cache)
     return PlainTier(cache) if tier == "none" else NamespaceTier(cache, upper_on_disk=tier == "A'")
