@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,12 @@ async def build_environment(
         try:
             if base is not None:
                 with host_errors("The environment cannot be made"):
-                    await asyncio.to_thread(clone_prefix, base.prefix, prefix)
+                    await asyncio.to_thread(clone_prefix, base.prefix, prefix, for_environment=True)
             added = [package for package in packages if wheels is not None and package.manager == "pypi"]
-            await _install_conda(engine, [p for p in packages if p not in added], base, prefix, progress)
-            facts = await _inspect(prefix)
+            installing = _install_conda(engine, [p for p in packages if p not in added], base, prefix, progress)
+            facts = await _installed(
+                installing, prefix, python_is_there=base is not None and _same_python(base, packages)
+            )
             if wheels is not None:
                 await wheels.install(added, prefix, facts["version"], progress)
             environment = await _finish(key, prefix, packages, facts, progress)
@@ -82,6 +84,29 @@ async def build_environment(
             store.forget(key)
             raise
         return environment
+
+
+def _same_python(base: Environment, packages: Sequence[LockedPackage]) -> bool:
+    there, wanted = (
+        {package.url for package in each if package.name == "python"} for each in (base.packages, packages)
+    )
+    return bool(wanted) and there == wanted
+
+
+async def _installed(installing: Awaitable[None], prefix: Path, *, python_is_there: bool) -> dict[str, Any]:
+    """Have conda's packages installed and ask the interpreter what it is, at the same time if it is there already."""
+    if not python_is_there:
+        await installing
+        return await _inspect(prefix)
+    asking = asyncio.ensure_future(_inspect(prefix))
+    try:
+        await installing
+        return await asking
+    finally:
+        asking.cancel()
+        await asyncio.wait({asking})
+        if not asking.cancelled():
+            asking.exception()  # looked at, should the installation have failed as well
 
 
 async def _install_conda(

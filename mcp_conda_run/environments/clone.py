@@ -3,8 +3,8 @@
 Called for new environments that begin as another one (`build.py`), and by tiers whose ephemeral prefixes are real
 directories. Files that never change in place are shared (a reflink where the file system has them, else a hard link),
 what holds the environment's path is written anew with the clone's, and small files that programs like to edit are
-copied. Never changes the content of the source; what a hard link shares loses its write permission, in both trees,
-because it is one file.
+copied, unless the clone is to be an environment, in which no program ever writes. Never changes the content of the
+source; what a hard link shares loses its write permission, in both trees, because it is one file.
 """
 
 from __future__ import annotations
@@ -56,10 +56,16 @@ class Cloned:
     reflinks: bool
 
 
-def clone_prefix(source: Path, destination: Path) -> Cloned:
+def clone_prefix(source: Path, destination: Path, *, for_environment: bool = False) -> Cloned:
     """Make `destination`, which must not exist, a working copy of the prefix `source`.
 
     The two paths must be equally long in bytes: then the path can be replaced inside of binaries as well.
+
+    Args:
+        source: an environment.
+        destination: where the clone goes.
+        for_environment: whether only installers will write to it, which replace files and never edit them: then nothing
+            has to be copied, and as each new file costs a file system more than a name, that takes half the time.
 
     Raises:
         OSError: the file system refuses; nothing of the destination is left then.
@@ -68,7 +74,9 @@ def clone_prefix(source: Path, destination: Path) -> Cloned:
     old, new = os.fsencode(os.path.abspath(source)), os.fsencode(os.path.abspath(destination))
     if len(old) != len(new):
         raise HostError(f"A clone of {source} cannot be made at {destination}: the paths differ in length.")
-    clone = _Clone(os.fsdecode(old), os.fsdecode(new), _files_with_prefix(source))
+    clone = _Clone(
+        os.fsdecode(old), os.fsdecode(new), _files_with_prefix(source), 0 if for_environment else MAX_COPIED_BYTES
+    )
     os.mkdir(clone.new)
     try:
         clone.fill()
@@ -98,9 +106,10 @@ def _files_with_prefix(prefix: Path) -> frozenset[str]:
 class _Clone:
     """One clone while it is made."""
 
-    def __init__(self, old: str, new: str, with_prefix: frozenset[str]) -> None:
+    def __init__(self, old: str, new: str, with_prefix: frozenset[str], copied_bytes: int) -> None:
         self.old, self.new = old, new
         self.with_prefix = with_prefix
+        self.copied_bytes = copied_bytes
         self.share: Share = reflink
         self.shared = self.copied = self.rewritten = 0
 
@@ -130,13 +139,16 @@ class _Clone:
         if name in self.with_prefix or written_by_pip or directory == "conda-meta/":
             self._rewrite(entry.path, target, status)
             self.rewritten += 1
-        elif status.st_size <= MAX_COPIED_BYTES and os.path.splitext(entry.name)[1] not in CODE_SUFFIXES:
+        elif os.path.splitext(entry.name)[1] in CODE_SUFFIXES or status.st_size > MAX_COPIED_BYTES:
+            self._share(entry.path, target, status)
+            self.shared += 1
+        elif status.st_size > self.copied_bytes:
+            hard_link(entry.path, target)  # its modes stay: runs may write to what they see of it
+            self.shared += 1
+        else:
             shutil.copyfile(entry.path, target)
             _like(target, status)
             self.copied += 1
-        else:
-            self._share(entry.path, target, status)
-            self.shared += 1
 
     def _rewrite(self, path: str, target: str, status: os.stat_result) -> None:
         with open(path, "rb") as file:

@@ -6,11 +6,8 @@ progress bar. Run by `environments/build.py` with the environment's own Python. 
 left alone, as conda leaves them: old syntax in a test folder is no fault of the environment.
 """
 
-import importlib.util
 import os
-import py_compile
 import sys
-from concurrent.futures import ProcessPoolExecutor
 
 BATCH = 64
 
@@ -18,18 +15,22 @@ BATCH = 64
 def sources_without_bytecode(directories: "list[str]") -> "list[str]":
     """Return every .py file that has no .pyc of this interpreter beside it."""
     found = []
+    suffix = f".{sys.implementation.cache_tag}.pyc"
     for directory in directories:
         for root, folders, files in os.walk(directory):
-            folders[:] = [name for name in folders if name != "__pycache__"]
-            for name in files:
-                path = os.path.join(root, name)
-                if name.endswith(".py") and not os.path.exists(importlib.util.cache_from_source(path)):
-                    found.append(path)
+            sources = [name for name in files if name.endswith(".py")]
+            have: set[str] = set()
+            if "__pycache__" in folders:
+                folders.remove("__pycache__")
+                have.update(os.listdir(os.path.join(root, "__pycache__")) if sources else ())
+            found += [os.path.join(root, name) for name in sources if name[:-3] + suffix not in have]
     return found
 
 
 def compile_batch(paths: "list[str]") -> int:
     """Compile some files; return how many were tried."""
+    import py_compile
+
     for path in paths:
         try:
             py_compile.compile(
@@ -50,6 +51,8 @@ def main() -> None:
             done += compile_batch(batch)
             print(done, len(paths), flush=True)  # noqa: T201
         return
+    from concurrent.futures import ProcessPoolExecutor  # takes longer to import than a batch to compile
+
     with ProcessPoolExecutor(int(sys.argv[1])) as pool:
         for count in pool.map(compile_batch, batches):
             done += count

@@ -181,3 +181,14 @@ def test_a_refused_reflink_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Errno"):
         reflink(str(source), str(target))
     assert not target.exists()
+
+
+def test_a_clone_that_becomes_an_environment_shares_what_programs_like_to_edit(prefix: Path) -> None:
+    destination = prefix.parents[1] / "runs" / RUN
+    cloned = clone_prefix(prefix, destination, for_environment=True)
+    data = "lib/python3.12/site-packages/pkg/data.json"
+    mode = (prefix / data).stat().st_mode
+    assert cloned.copied == 0
+    assert shared(prefix / data, destination / data)
+    assert (destination / data).stat().st_mode == mode
+    assert not shared(prefix / "bin/tool", destination / "bin/tool")
