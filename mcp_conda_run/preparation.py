@@ -6,6 +6,7 @@ The second half of the story in `runtime.py`, which calls it before each time th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from .conda.channels import ChannelIndex, EngineIndex
 from .conda.engine import Engine
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store
+from .environments.templates import AUTO, Template
 from .errors import InstallError
 from .models import Ask, Mount, Plan, PlannedPackage, ProgressCallback, RunRequest, UnknownImport
 from .phases import Phases
@@ -21,6 +23,7 @@ from .planning.planner import Needs, Planner
 from .sandbox.conversation import Conversation
 from .settings import Settings
 from .source import Source
+from .template_choice import TemplateChooser
 
 MAX_PLANS = 3
 """How often a run is planned anew because a package turned out not to bring its module."""
@@ -56,6 +59,7 @@ class Preparation:
         self._engine = engine
         self._provisioner = provisioner
         self._planner = Planner.from_settings(settings)
+        self._chooser = TemplateChooser(settings, store)
         self._indexes: dict[tuple[str, ...], ChannelIndex] = {}
 
     async def prepare(
@@ -74,13 +78,13 @@ class Preparation:
             RequestError: something asked for cannot be had at all.
             InstallError: the packages cannot be found, solved or installed.
         """
-        template = self._provisioner.template(request.template)
+        template, chosen = await self.template(request, source, mounts)
         with phases.phase("environment"):
             base = await self._provisioner.base(template, progress)
         with phases.phase("plan"):
             needs = self.needs(request, source, mounts, base)
         made = f"The template {template.name} was not ready; it was made now. `mcp-conda-run warmup` does this."
-        notes = (*base.notes, *((made,) if base.built else ()))
+        notes = (*chosen, *base.notes, *((made,) if base.built else ()))
         prepared = Prepared(needs, Plan(), base, base, notes)
         return await self._extend(prepared, phases, progress, ask)
 
@@ -108,6 +112,20 @@ class Preparation:
         again = await self._extend(replace(prepared, needs=needs), phases, progress, ask)
         new = again.provided.environment.key != prepared.provided.environment.key
         return again if new and again.tried > prepared.tried else None
+
+    async def template(
+        self, request: RunRequest, source: Source, mounts: Sequence[Mount]
+    ) -> tuple[Template, tuple[str, ...]]:
+        """Return the template that a run starts from, and why where it was chosen by what the code imports.
+
+        Raises:
+            RequestError: there is no such template.
+            SettingsError: it cannot be used.
+        """
+        if (request.template or self._settings.template) != AUTO:
+            return self._provisioner.template(request.template), ()
+        choice = await asyncio.to_thread(self._chooser.choose, source.code, source.local_roots(mounts))
+        return self._provisioner.template(choice.name), (choice.reason,)
 
     def needs(self, request: RunRequest, source: Source, mounts: Sequence[Mount], base: Provided) -> Needs:
         """Return what the code asks for that the template's environment does not have."""

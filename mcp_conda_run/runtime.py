@@ -211,13 +211,14 @@ class Runtime:
             InstallError: the template cannot be made ready, or the channels cannot be asked.
         """
         source = read_source(request, self._mounts, self.settings.max_code_kb * 1024)
-        base = await self.provisioner.base(self.provisioner.template(request.template), progress)
+        template, chosen = await self._preparation.template(request, source, self._mounts)
+        base = await self.provisioner.base(template, progress)
         needs = self._preparation.needs(request, source, self._mounts, base)
         plan = await self._preparation.plan(base, needs)
         solution = await self.provisioner.solution(
             base, plan, progress, alone=needs.declared_only and bool(plan.packages)
         )
-        return replace(plan, notes=(*needs.notes, *plan.notes), solution=solution)
+        return replace(plan, notes=(*chosen, *base.notes, *needs.notes, *plan.notes), solution=solution)
 
     async def warmup(self, template: str | None = None, progress: ProgressCallback = no_progress) -> Provided:
         """Make a template's environment ready, so that the next run need not.

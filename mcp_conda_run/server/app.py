@@ -15,11 +15,14 @@ from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ResourceNotFoundError
+from mcp.server.stdio import stdio_server
 from mcp.types import InputRequiredResult
 from pydantic import AnyUrl
 
 from .. import __version__
-from ..environments.templates import find_template
+from ..environments.template_listing import default_name
+from ..environments.templates import AUTO, find_template
 from ..errors import CondaRunError
 from ..settings import Settings
 from .files import file_type
@@ -28,19 +31,32 @@ from .prompts import add_prompts
 from .resources import add_resources
 from .runs import Runs
 from .tasks import Tasks
+from .templates import offered_templates
 from .tools import make_tools
+from .unreadable import AnsweredStream
 
 NAME = "mcp-conda-run"
 _HANDSHAKE = frozenset({"initialize", "server/discover", "ping"})
 
 
+MAX_URI_LENGTH = 8192
+
+
 class Server(MCPServer[Any]):
-    """The SDK's server, whose files have the type that their names stand for; the SDK knows one type for all."""
+    """The SDK's server, with what that leaves out: files have the types of their names, every line has an answer."""
+
+    async def run_stdio_async(self) -> None:
+        """Serve one client on standard input and output."""
+        async with stdio_server() as (incoming, outgoing):
+            below = self._lowlevel_server
+            await below.run(AnsweredStream(incoming, outgoing), outgoing, below.create_initialization_options())
 
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:
         """Read a resource."""
+        if len(str(uri)) > MAX_URI_LENGTH:
+            raise ResourceNotFoundError(f"There is no resource {str(uri)[:80]}...")
         contents = await super().read_resource(uri, context)
         if isinstance(contents, InputRequiredResult) or "/files/" not in str(uri):
             return contents
@@ -81,11 +97,15 @@ def instructions(settings: Settings) -> str:
 
 def _preinstalled(settings: Settings) -> str:
     try:
-        template = find_template(settings.template, settings.channels)
+        template = find_template(default_name(settings), settings.channels, settings.templates_dir)
     except CondaRunError as error:
         return f"The template cannot be used: {error.message}"
     names = ", ".join(" ".join(spec.split()) for spec in template.specs)
-    return f"Always there (template {template.name}): {names}."
+    there = f"Always there (template {template.name}): {names}." if names else f"The template is {template.name}."
+    others = ", ".join(name for name in sorted(offered_templates(settings)) if name != template.name)
+    if settings.template == AUTO:
+        return f"The smallest template that has all imports is chosen by itself, of {template.name}, {others}. {there}"
+    return f'{there} Other templates: {others}; or "auto".' if others else there
 
 
 def _open_after_handshake(runs: Runs) -> ServerMiddleware[Any]:

@@ -58,7 +58,7 @@ GlobalVariables = Annotated[
     dict[str, Any], Field(description="Names and JSON values that the code finds as its global variables.")
 ]
 Packages = Annotated[
-    list[str],
+    list[Annotated[str, Field(max_length=1000)]],
     BeforeValidator(split_packages),
     Field(
         description="conda packages to install besides those that the imports call for, as match specs: "
@@ -67,7 +67,9 @@ Packages = Annotated[
     ),
 ]
 PythonVersion = Annotated[str, Field(description='A Python version such as "3.12". Empty: the template\'s.')]
-TemplateName = Annotated[str, Field(description="The base environment: a template's name. Empty: the server's.")]
+TemplateName = Annotated[
+    str, Field(description='The base environment: the name of a template, or "auto". Empty: the usual one.')
+]
 TimeoutS = Annotated[
     float,
     Field(ge=0, allow_inf_nan=False, description="Seconds that the code itself may take. 0: the server's bound."),

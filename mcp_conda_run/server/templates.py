@@ -1,4 +1,4 @@
-"""The templates that a server offers: those that are shipped, and the one that its operator configured.
+"""The templates that a server offers: those that are shipped, its operator's own, and the one that is configured.
 
 Used by `tools.py` to refuse others, by `resources.py` and `listing.py`. A client names templates, never a path of the
 host: an error of reading a file would say what is in it.
@@ -13,7 +13,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 
 from ..conda.redact import redact
-from ..environments.templates import find_template, shipped_templates
+from ..environments.templates import AUTO, find_template, known_templates
 from ..errors import CondaRunError, RequestError
 from ..settings import Settings
 
@@ -23,11 +23,14 @@ TEMPLATE_TYPE = "application/yaml"
 
 def offered_templates(settings: Settings) -> dict[str, Path]:
     """Return the templates by the names under which a client knows them."""
+    known = known_templates(settings.templates_dir)
+    if settings.template == AUTO:
+        return known
     try:
-        configured = find_template(settings.template, settings.channels)
+        configured = find_template(settings.template, settings.channels, settings.templates_dir)
     except CondaRunError:  # the instructions and each run say so
-        return dict(shipped_templates())
-    return {**shipped_templates(), configured.name: configured.path}
+        return known
+    return {**known, configured.name: configured.path}
 
 
 def template_for(settings: Settings, name: str) -> str | None:
@@ -37,15 +40,15 @@ def template_for(settings: Settings, name: str) -> str | None:
         RequestError: this server offers no such template.
     """
     offered = offered_templates(settings)
-    if name in {"", settings.template}:
+    if name in {"", AUTO, settings.template}:
         return name or None
     if name not in offered:
         raise RequestError(
             f"There is no template {name!r:.80}.",
-            hint=f"Choose one of {', '.join(sorted(offered))}, or leave template empty.",
+            hint=f"Choose one of {', '.join(sorted(offered))} or auto, or leave template empty.",
             code="unknown-template",
         )
-    return name if offered[name] == shipped_templates().get(name) else settings.template
+    return name if offered[name] == known_templates(settings.templates_dir).get(name) else settings.template
 
 
 def add_templates(server: MCPServer[Any], settings: Settings) -> None:
