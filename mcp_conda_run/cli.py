@@ -15,6 +15,7 @@ import typer
 
 from . import __version__
 from .commands.export import export
+from .commands.get_micromamba import get_micromamba
 from .commands.lock import lock
 from .commands.replay import replay, runs
 from .commands.shared import (
@@ -260,6 +261,7 @@ def doctor(
 
 app.command()(clean)
 app.command()(du)
+app.command()(get_micromamba)
 app.command()(runs)
 app.command()(replay)
 app.command()(export)

@@ -87,6 +87,11 @@ class Settings(BaseSettings):
         default=(),
         description="Caches of others (such as one of all users), whose environments and packages are used as they are.",
     )
+    micromamba_mirror: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="Where `get-micromamba` downloads from, instead of its releases on GitHub.",
+    )
     package_layers: Names = Field(
         default=(), description="Existing package caches of conda, micromamba or pixi, read and never written."
     )
