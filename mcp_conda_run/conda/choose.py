@@ -38,7 +38,7 @@ def choose_engine(settings: Settings, access: Access | None = None) -> Choice:
         "timeout_s": settings.install_timeout_s,
         "offline": settings.offline,
         "access": access,
-        "layers": [Path(layer).expanduser() for layer in settings.package_layers],
+        "layers": package_layers(settings),
     }
     if settings.engine == "rattler":
         return Choice(RattlerEngine(*places, **options), "asked for by the settings")
@@ -50,6 +50,14 @@ def choose_engine(settings: Settings, access: Access | None = None) -> Choice:
         raise unusable(found)
     why = f"the micromamba {found.where} cannot be used: {found.problem}" if found else "no micromamba was found"
     return Choice(RattlerEngine(*places, **options), f"the embedded engine; {why.rstrip('.')}")
+
+
+def package_layers(settings: Settings) -> list[Path]:
+    """Return the package caches of others: those that the settings name, and those of the stores they name."""
+    named = [Path(layer).expanduser() for layer in settings.package_layers]
+    stores = [Path(layer).expanduser() / "pkgs" for layer in settings.store_layers]
+    of_stores = [place for store in stores for place in (store, store / "micromamba/pkgs")]
+    return [*named, *(place for place in of_stores if place.is_dir())]
 
 
 def own_micromamba() -> Path:

@@ -148,11 +148,12 @@ def _remove_packages(store: Store, may_go: Callable[[float], bool]) -> list[str]
     """Remove packages that no environment shares files with, unless somebody is installing."""
     lines = []
     with store.nobody_builds() as alone:
-        for package in _packages(store.packages) if alone else ():
+        for package in _packages(store) if alone else ():
             whole, own = _sizes(package)
             if whole == own and may_go(package.stat().st_mtime):
                 store.trash.discard(package)
-                package.with_name(f"{package.name}.lock").unlink(missing_ok=True)
+                for suffix in (".lock", ".conda", ".tar.bz2"):
+                    package.with_name(package.name + suffix).unlink(missing_ok=True)
                 lines.append(f"Removed the package {package.name}: {size(own)}")
     store.trash.wait()
     return lines
@@ -167,14 +168,10 @@ def _remove_wheels(store: Store) -> list[str]:
     return [f"Removed the wheels: {size(whole)}"]
 
 
-def _packages(directory: Path) -> list[Path]:
-    """Return the unpacked packages of a package cache, the oldest first."""
-    with suppress(OSError):
-        return sorted(
-            (Path(entry.path) for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)),
-            key=lambda path: path.stat().st_mtime,
-        )
-    return []
+def _packages(store: Store) -> list[Path]:
+    """Return the unpacked packages of both engines' caches, the oldest first."""
+    found = [path for cache in (store.packages, store.packages / "micromamba/pkgs") for path in cache.glob("*/info")]
+    return sorted((path.parent for path in found if path.is_dir()), key=lambda path: path.stat().st_mtime)
 
 
 def _sizes(directory: Path) -> tuple[int, int]:

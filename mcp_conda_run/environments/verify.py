@@ -67,6 +67,7 @@ def repair(store: Store, verified: Verified) -> bool:
             return False
         for folder in sorted(folders):
             store.trash.discard(store.packages / folder)
+            store.trash.discard(store.packages / "micromamba/pkgs" / folder)
             (store.packages / f"{folder}.lock").unlink(missing_ok=True)
     return store.trash.wait()
 

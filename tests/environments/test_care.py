@@ -37,7 +37,7 @@ def package(name: str) -> LockedPackage:
 def add(store: Store, name: str, days_ago: float = 0) -> str:
     """Put an environment of one package into the store, as an engine would: hard links to the package cache."""
     cached = store.packages / f"{name}-1-0"
-    cached.mkdir()
+    (cached / "info").mkdir(parents=True)
     (cached / "data").write_bytes(os.urandom(SIZE))
     then = time.time() - days_ago * DAY
     os.utime(cached, (then, then))
@@ -86,10 +86,19 @@ def test_with_an_environment_go_its_packages(store: Store):
 
 def test_packages_that_no_environment_has_go_before_any_environment(store: Store):
     add(store, "old", 5)
-    (store.packages / "loose-1-0").mkdir()
+    (store.packages / "loose-1-0/info").mkdir(parents=True)
     (store.packages / "loose-1-0" / "data").write_bytes(os.urandom(2 * SIZE))
     remove_excess(store, 3 * SIZE)
     assert (names(store), cached(store)) == ({"old"}, {"old"})
+
+
+def test_packages_of_micromambas_cache_go_with_their_archives(store: Store):
+    cache = store.packages / "micromamba/pkgs"
+    (cache / "loose-1-0/info").mkdir(parents=True)
+    (cache / "loose-1-0.conda").write_bytes(os.urandom(SIZE))
+    (cache / "urls.txt").touch()
+    remove_excess(store, 1)
+    assert [path.name for path in cache.iterdir()] == ["urls.txt"]
 
 
 def test_a_store_within_its_limit_stays_as_it_is(store: Store):
@@ -146,7 +155,7 @@ def test_an_environment_that_was_wanted_while_it_was_being_removed_stays(store: 
 
 
 async def test_no_package_goes_while_somebody_installs(store: Store):
-    (store.packages / "loose-1-0").mkdir()
+    (store.packages / "loose-1-0/info").mkdir(parents=True)
     (store.packages / "loose-1-0" / "data").write_bytes(os.urandom(SIZE))
     other = Store(store.root)
     other.open()
