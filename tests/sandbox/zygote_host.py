@@ -89,6 +89,7 @@ async def answer(tier: PooledTier, plain: NamespaceTier, cache: Path, request: d
         "out": said.stdout,
         "err": said.stderr,
         "exit": dataclasses.asdict(said.exit),
+        "timed_out": said.timed_out,
         "value": None if said.record is None or said.record.value is None else said.record.value.text,
         "failure": None if said.record is None or said.record.error is None else said.record.error.traceback,
     }
