@@ -32,6 +32,7 @@ from .app import make_server
 from .bearer import BearerGate, read_token
 from .lazy_runtime import OpenRunner
 from .metrics import prometheus_text
+from .patience import ImpatientProtocol
 from .runs import Runs
 from .shutdown import Deadline, Stop
 
@@ -167,6 +168,7 @@ async def _serve(
         web = _Uvicorn(
             uvicorn.Config(
                 app,
+                http=ImpatientProtocol,
                 log_config=None,
                 access_log=False,
                 limit_concurrency=MAX_CONNECTIONS,
