@@ -23,7 +23,7 @@ from mcp_conda_run.models import Progress
 from mcp_conda_run.settings import load_settings
 
 from ..support.http_channel import ChannelServer
-from .conftest import Derive
+from .conftest import FOUND, NO_MICROMAMBA, Derive
 from .test_ending import GONE_S, workers
 
 Serve = Callable[[Path], ChannelServer]
@@ -100,6 +100,24 @@ async def test_conda_lock_reads_the_lock_back(
     )
     rendered = (tmp_path / f"{HERE[0]}.txt").read_text()
     assert all(package.url in rendered for package in read_lock(output, HERE[0]))
+
+
+@pytest.mark.skipif(bool(NO_MICROMAMBA), reason=NO_MICROMAMBA)
+async def test_micromamba_installs_from_the_lock(
+    locker: Locker, environment: Write, channel: str, output: Path, tmp_path: Path
+) -> None:
+    await locker.lock(environment("mcr-clib", "mcr-prefix"), (channel,), ALL_PLATFORMS, output)
+    assert FOUND is not None
+    prefix = tmp_path / "prefix"
+    await asyncio.to_thread(
+        subprocess.run,
+        [FOUND.path, "create", "-y", "--no-rc", "-p", prefix, "-f", output],
+        check=True,
+        capture_output=True,
+        env={"HOME": str(tmp_path), "MAMBA_ROOT_PREFIX": str(tmp_path / "root"), "PATH": "/usr/bin:/bin"},
+    )
+    installed = {path.name.rsplit("-", 2)[0] for path in prefix.glob("conda-meta/*.json")}
+    assert installed == {package.name for package in read_lock(output, HERE[0])}
 
 
 async def test_a_new_lock_is_fresh(locker: Locker, environment: Write, channel: str, output: Path) -> None:
