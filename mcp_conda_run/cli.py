@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import __version__
+from .commands.bundle import bundle, unbundle
 from .commands.export import export
 from .commands.get_micromamba import get_micromamba
 from .commands.lock import lock
@@ -265,6 +266,8 @@ app.command()(get_micromamba)
 app.command()(runs)
 app.command()(replay)
 app.command()(export)
+app.command()(bundle)
+app.command()(unbundle)
 app.command()(lock)
 app.add_typer(templates, name="templates")
 

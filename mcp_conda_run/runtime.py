@@ -16,6 +16,7 @@ from typing import Self
 
 from .audit import AuditLog
 from .conda.choose import choose_engine
+from .conda.mirrors import mirrored
 from .environments.guest_files import GuestFiles
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store, host_errors
@@ -56,7 +57,7 @@ class Runtime:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
-        self.engine = choose_engine(self.settings).engine
+        self.engine = mirrored(choose_engine(self.settings).engine, self.settings)
         self.tier, _ = make_tier(self.settings)
         # Elsewhere a run's prefix is a clone beside the environment, which a layer has no place for.
         layers = self.settings.store_layers if self.tier.name in OVERLAYS else ()

@@ -107,6 +107,12 @@ class Settings(BaseSettings):
     mount: str = Field(default="/working", pattern=r"^/[^/].*$", description="Where runs see `path`.")
     mounts: Names = Field(default=(), description="Further directories that runs see, each `SOURCE:TARGET[:ro]`.")
     offline: bool = Field(default=False, description="Never fetch anything; use only what is cached.")
+    mirrors: Names = Field(
+        default=(), description="Where to fetch channels from instead, each `CHANNEL=URL`; channels by name or URL."
+    )
+    ca_bundle: Path | None = Field(
+        default=None, description="A PEM file with the certificate authorities to trust, for channels and for PyPI."
+    )
     exclude_newer: str = Field(default="", description="Ignore packages newer than this date (ISO 8601).")
     isolation: Literal["auto", "strict", "none"] = Field(default="auto", description="How runs are confined.")
     network: str = Field(default="full", description="`full`, `none`, or a comma separated list of host[:port].")

@@ -108,7 +108,8 @@ class EngineIndex:
                 log.warning("Using an older list of names, because: %s", error.message)
             else:
                 known = fresh, self._clock()
-                write_json(self._names_file, {"at": known[1], "names": sorted(fresh)})
+                if not self._offline:
+                    write_json(self._names_file, {"at": known[1], "names": sorted(fresh)})
         self._names = known
         return known[0]
 
@@ -134,6 +135,8 @@ class EngineIndex:
         newest_last = sorted(merged, key=lambda name: merged[name].at)[-MAX_REMEMBERED:]
         answers.clear()
         answers.update({name: merged[name] for name in newest_last})
+        if self._offline:
+            return  # what is not cached is there all the same: nobody should learn that it is not
         write_json(self._facts_file, {name: [a.at, a.facts and asdict(a.facts)] for name, a in answers.items()})
 
 

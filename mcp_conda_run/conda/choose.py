@@ -12,7 +12,9 @@ from .access import Access
 from .engine import Engine
 from .locking import Locker
 from .micromamba import PROGRAM, Found, MicromambaEngine, find_micromamba
+from .mirrors import mirrors_of
 from .rattler import RattlerEngine
+from .trust import trust_variables
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def choose_engine(settings: Settings, access: Access | None = None) -> Choice:
     options: dict[str, Any] = {
         "timeout_s": settings.install_timeout_s,
         "offline": settings.offline,
-        "access": access,
+        "access": access or Access(environment=trust_variables(settings)),
         "layers": package_layers(settings),
     }
     if settings.engine == "rattler":
@@ -86,4 +88,6 @@ def make_locker(settings: Settings) -> Locker:
         timeout_s=settings.install_timeout_s,
         offline=settings.offline,
         exclude_newer=settings.exclude_newer,
+        mirrors=mirrors_of(settings),
+        variables=trust_variables(settings),
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import lifeline
+from .mirrors import Mirrors
 from .worker import as_error, cut_off_network
 
 CONFIG_VARIABLE = "MCP_CONDA_RUN_SHIM"
@@ -93,9 +94,10 @@ async def dry_run(arguments: argparse.Namespace, platform: str, config: Mapping[
     from . import solving  # noqa: PLC0415
 
     fake = [channel for channel in arguments.channel if FAKE_CHANNEL in channel]
+    mirrors = Mirrors(config.get("mirrors", {}))
     request = {
         "specs": arguments.specs,
-        "channels": [channel for channel in arguments.channel if channel not in fake],
+        "channels": [mirrors.channel(channel) for channel in arguments.channel if channel not in fake],
         "platform": platform,
         "pinned": [],
         "preferred": config.get("keep", {}).get(platform, []),
@@ -104,7 +106,8 @@ async def dry_run(arguments: argparse.Namespace, platform: str, config: Mapping[
         "offline": config["offline"],
         "repodata": config["repodata"],
     }
-    return as_actions(await solving.solve(request))
+    rows = await solving.solve(request)
+    return as_actions([{**row, **{key: mirrors.original(row[key]) for key in ("url", "channel")}} for row in rows])
 
 
 def read_config(path: Path) -> dict[str, Any]:

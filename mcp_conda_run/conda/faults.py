@@ -100,7 +100,8 @@ def explain_channel(text: str, channels: Sequence[str], repodata: Path, offline:
     if offline:
         return InstallError(
             f"Nothing is cached of {where}.",
-            hint="Offline mode uses only what was fetched before: go online once (`mcp-conda-run warmup`).",
+            hint="Offline mode uses only what was fetched before: go online once (`mcp-conda-run warmup`), or bring "
+            "it with `bundle` and `unbundle`.",
             code="offline-missing",
         )
     return InstallError(
@@ -136,7 +137,8 @@ def offline_missing(packages: Sequence[str]) -> InstallError:
     """Return the error for packages that only the network could provide."""
     return InstallError(
         f"Offline, and not in the cache: {', '.join(packages)}.",
-        hint="Offline mode uses only what was fetched before: go online once, or leave these packages out.",
+        hint="Offline mode uses only what was fetched before: fetch them while online with `mcp-conda-run warmup "
+        "--download-only --with NAME`, bring them with `bundle` and `unbundle`, or leave them out.",
         code="offline-missing",
     )
 

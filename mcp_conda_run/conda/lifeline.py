@@ -13,16 +13,20 @@ import sys
 import threading
 from typing import Any
 
+from .netwall import leave_network
+
 
 def take_request() -> dict[str, Any]:
-    """Read the first line of stdin as JSON, and from now on end with the caller."""
+    """Read the first line of stdin as JSON, and from now on end with the caller; offline, without a network."""
     lifeline = os.dup(0)  # not inheritable: a grandchild cannot keep the pipe open or read from it
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     with os.fdopen(lifeline, "rb", closefd=False) as pipe:
         line = pipe.readline()
-    threading.Thread(target=end_with_caller, args=(lifeline,), daemon=True).start()
     request: dict[str, Any] = json.loads(line)
+    if request.get("offline"):
+        leave_network()
+    threading.Thread(target=end_with_caller, args=(lifeline,), daemon=True).start()
     return request
 
 

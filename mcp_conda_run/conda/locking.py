@@ -23,6 +23,7 @@ from ..models import LockedPackage, Progress, ProgressCallback, no_progress
 from .conda_shim import CONFIG_VARIABLE, FAILURE_FILE
 from .faults import explain_os_error
 from .lockfile import INPUT_DIGEST, EnvironmentFile, input_digest, is_stale, read_environment, read_lock
+from .mirrors import Mirrors
 from .process import Ended, child_environment, module_command, run_child
 from .rattler import as_exception
 
@@ -48,15 +49,26 @@ class Locker:
         timeout_s: how long one lock may take, in seconds.
         offline: use only what is cached.
         exclude_newer: ISO 8601 date; packages uploaded later do not exist.
+        mirrors: where to ask in the place of the channels; the lock names the channels.
+        variables: what the solver's process gets besides, for certificates.
     """
 
     def __init__(
-        self, repodata: Path, *, timeout_s: float = 900, offline: bool = False, exclude_newer: str = ""
+        self,
+        repodata: Path,
+        *,
+        timeout_s: float = 900,
+        offline: bool = False,
+        exclude_newer: str = "",
+        mirrors: Mirrors | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self._repodata = repodata.absolute()
         self._timeout_s = timeout_s
         self._offline = offline
         self._exclude_newer = exclude_newer
+        self._mirrors = mirrors or Mirrors({})
+        self._variables = dict(variables or {})
 
     async def lock(
         self,
@@ -116,6 +128,7 @@ class Locker:
             "repodata": str(self._repodata),
             "offline": self._offline,
             "exclude_newer": self._exclude_newer,
+            "mirrors": self._mirrors.as_json(),
         }
         config["keep"] = {platform: [asdict(package) for package in keep[platform]] for platform in keep}
         (work / "shim.json").write_text(json.dumps(config))
@@ -135,11 +148,12 @@ class Locker:
     async def _run(self, work: Path, arguments: Sequence[str]) -> Ended:
         """Run conda-lock; everything that it keeps for itself goes to the work directory."""
         home = {name: str(work) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
-        environment = child_environment(PATH="/usr/bin:/bin", **home, **{CONFIG_VARIABLE: str(work / "shim.json")})
+        own = {**self._variables, CONFIG_VARIABLE: str(work / "shim.json")}
+        environment = child_environment(PATH="/usr/bin:/bin", **home, **own)
         try:
             ended = await run_child(
                 module_command("conda_lock_child"),
-                {"arguments": list(arguments)},
+                {"arguments": list(arguments), "offline": self._offline},
                 environment=environment,
                 timeout_s=self._timeout_s,
                 on_line=lambda _: None,

@@ -24,6 +24,7 @@ from .process import child_environment, module_command, run_child
 from .pypi_faults import timed_out
 from .pypi_index import Index, find_index
 from .rattler import absolute, as_exception, crashed
+from .trust import trust_variables
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class WheelInstaller:
         self._named_index = settings.pypi_index
         self._timeout_s = settings.install_timeout_s
         self._offline = settings.offline
+        self._variables = trust_variables(settings)
         denied = (name.partition(":")[2] for name in settings.deny_packages if name.lower().startswith("pypi:"))
         self._rules: dict[str, Any] = {
             "cooldown_days": settings.pip_cooldown_days,
@@ -118,7 +120,7 @@ class WheelInstaller:
             ended = await run_child(
                 module_command("pypi_worker"),
                 request,
-                environment=child_environment(),
+                environment=child_environment(**self._variables),
                 timeout_s=self._timeout_s,
                 on_line=on_line,
             )

@@ -101,7 +101,8 @@ def resolve(request: Mapping[str, Any], web: Web, answers: Answers) -> list[dict
 
     answers.progress(Progress("solve", f"Solving {', '.join(str(requirement) for requirement, _ in wanted)} (PyPI)"))
     cutoff = gate.cutoff.isoformat() if gate.cutoff else ""
-    uv = Uv(request["index"], Path(request["cache"], "uv"), cutoff, request["offline"])
+    cached = tuple(sorted(Path(request["cache"], "wheels").glob("*"))) if request["offline"] else ()
+    uv = Uv(request["index"], Path(request["cache"], "uv"), cutoff, request["offline"], cached)
     additions = uv.additions([str(requirement) for requirement, _ in wanted], place.prefix / "bin/python", present)
     names = {normalized(name): version for name, version in additions}
     projects.admit(names)

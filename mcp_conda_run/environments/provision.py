@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,9 @@ from pathlib import Path
 from ..conda.engine import Engine, SolveRequest, current_platform
 from ..conda.lockfile import read_lock
 from ..conda.locking import Locker
+from ..conda.mirrors import mirrors_of
 from ..conda.pypi import WheelInstaller
+from ..conda.trust import trust_variables
 from ..errors import InstallError
 from ..models import Environment, LockedPackage, Plan, PlannedPackage, Progress, ProgressCallback
 from ..settings import Settings
@@ -61,6 +64,8 @@ class Provisioner:
             timeout_s=settings.install_timeout_s,
             offline=settings.offline,
             exclude_newer=settings.exclude_newer,
+            mirrors=mirrors_of(settings),
+            variables=trust_variables(settings),
         )
         self._wheels = WheelInstaller(settings, store.pypi)
         self._templates = TemplateLocker(
@@ -189,7 +194,7 @@ class Provisioner:
         self, base: Provided, wanted: Sequence[PlannedPackage], progress: ProgressCallback
     ) -> Provided:
         question = self._wheels.question(wanted, base.environment)
-        wheels = self._store.solution(question, self._settings.solution_max_age_s)
+        wheels = self._store.solution(question, self._max_age_s)
         if wheels is None:
             wheels = await self._wheels.resolve(wanted, base.environment, progress)
             self._store.remember_solution(question, wheels)
@@ -237,6 +242,11 @@ class Provisioner:
 
     # --- solving --------------------------------------------------------------------------------------------------
 
+    @property
+    def _max_age_s(self) -> float:
+        """Return how old a solution may be: offline there will be no newer one."""
+        return math.inf if self._settings.offline else self._settings.solution_max_age_s
+
     def _question(self, base: Provided, plan: Plan, *, alone: bool) -> SolveRequest:
         """Return what to solve: the plan's specs on top of the template's, or beside a Python of the same line."""
         minor = ".".join(base.environment.python_version.split(".")[:2])
@@ -256,7 +266,7 @@ class Provisioner:
     async def _solve(self, request: SolveRequest, progress: ProgressCallback) -> tuple[LockedPackage, ...]:
         """Return the packages; what was solved before is not solved again for some time."""
         question = _digest(request)
-        remembered = self._store.solution(question, self._settings.solution_max_age_s)
+        remembered = self._store.solution(question, self._max_age_s)
         if remembered is not None:
             return remembered
         progress(Progress("solve", f"solving for {', '.join(request.specs)}"))

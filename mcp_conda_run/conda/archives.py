@@ -1,0 +1,80 @@
+"""Package archives as files, verified, with what their channel says of them: for bundles.
+
+Called by `airgap/bundle.py`. The work is done by a killable child (`archives_child.py`), whichever engine is in use:
+the engines' caches hold packages unpacked, and a bundle carries archives.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InstallError
+from ..models import LockedPackage, Progress, ProgressCallback, no_progress
+from .mirrors import Mirrors
+from .process import child_environment, module_command, run_child
+from .rattler import as_exception, crashed
+
+
+async def fetch_archives(
+    packages: Sequence[LockedPackage],
+    directory: Path,
+    *,
+    repodata: Path,
+    mirrors: Mirrors,
+    timeout_s: float,
+    environment: Mapping[str, str],
+    progress: ProgressCallback = no_progress,
+) -> list[dict[str, Any]]:
+    """Put the archive of each package into a directory, named by its sha256; return the channel's records of them.
+
+    Args:
+        packages: conda packages.
+        directory: an empty one, absolute.
+        repodata: the cache of what the channels say, absolute.
+        mirrors: where to fetch from.
+        timeout_s: how long it may take.
+        environment: variables for the child, beyond the usual ones.
+        progress: told of the bytes fetched.
+
+    Raises:
+        InstallError: an archive cannot be had, or is not the one that was locked.
+        HostError: the disk is full, or the child died.
+    """
+    last: dict[str, Any] = {}
+
+    def on_line(line: bytes) -> None:
+        message = json.loads(line)
+        if "progress" in message:
+            progress(Progress(**message["progress"]))
+        else:
+            last.update(message)
+
+    request = {
+        "packages": [asdict(replace(package, url=mirrors.url(package.url))) for package in packages],
+        "directory": str(directory),
+        "repodata": str(repodata),
+    }
+    try:
+        ended = await run_child(
+            module_command("archives_child"),
+            request,
+            environment=child_environment(**environment),
+            timeout_s=timeout_s,
+            on_line=on_line,
+        )
+    except TimeoutError:
+        raise InstallError(
+            f"The packages could not be fetched within {timeout_s:g} s.",
+            hint="Try again, or raise MCP_CONDA_RUN_INSTALL_TIMEOUT_S.",
+            code="install-timeout",
+        ) from None
+    if "error" in last:
+        raise as_exception(last["error"])
+    if "result" not in last:
+        raise crashed(ended)
+    records: list[dict[str, Any]] = last["result"]
+    return records
