@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 from . import __version__
 from .conda.choose import choose_engine
+from .conda.world import known_world
 from .conda.engine import current_platform
 from .environments.disk import file_system
 from .environments.store import Store
@@ -98,7 +99,8 @@ def _platform(_: Settings) -> Iterator[Finding]:
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:
-    choice = choose_engine(settings)
+    settings, access = known_world(settings)
+    choice = choose_engine(settings, access)
     yield Finding("engine", f"{choice.engine.name} {choice.engine.version()} ({choice.reason})")
 
 

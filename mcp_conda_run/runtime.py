@@ -17,6 +17,7 @@ from typing import Self
 from .audit import AuditLog
 from .conda.choose import choose_engine
 from .conda.mirrors import mirrored
+from .conda.world import known_world
 from .environments.guest_files import GuestFiles
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store, host_errors
@@ -56,13 +57,13 @@ class Runtime:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or load_settings()
-        self.engine = mirrored(choose_engine(self.settings).engine, self.settings)
+        self.settings, access = known_world(settings or load_settings())
+        self.engine = mirrored(choose_engine(self.settings, access).engine, self.settings)
         self.tier, _ = make_tier(self.settings)
         # Elsewhere a run's prefix is a clone beside the environment, which a layer has no place for.
         layers = self.settings.store_layers if self.tier.name in OVERLAYS else ()
         self.store = Store(self.settings.cache_dir, [Path(layer) for layer in layers])
-        self.provisioner = Provisioner(self.settings, self.store, self.engine)
+        self.provisioner = Provisioner(self.settings, self.store, self.engine, access)
         self._preparation = Preparation(self.settings, self.store, self.engine, self.provisioner)
         self._guest_files = GuestFiles(self.store.guest)
         self._audit = AuditLog(self.settings.audit_log)

@@ -92,6 +92,9 @@ class Settings(BaseSettings):
         pattern=r"^(https?://\S+)?$",
         description="Where `get-micromamba` downloads from, instead of its releases on GitHub.",
     )
+    use_condarc: bool = Field(
+        default=False, description="Follow your .condarc and .mambarc: channels, mirrors, proxies, certificates, caches."
+    )
     package_layers: Names = Field(
         default=(), description="Existing package caches of conda, micromamba or pixi, read and never written."
     )

@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from ..errors import SettingsError
+from ..errors import InstallError
 
 TOKEN = re.compile(r"^/t/([^/]+)(?=/|$)")
 """Anaconda's token URLs: the token is the start of the path."""
+
+REQUEST_VARIABLE = "MCP_CONDA_RUN_CHANNEL_ACCESS"
+"""How a program between us and our own child (conda-lock) hands on what `Access` knows; only the user can read it."""
 
 Credential = Mapping[str, str]
 """`{"user": ..., "password": ...}` or `{"token": ...}`."""
@@ -54,7 +57,7 @@ class Access:
         """Return the channels without credentials, which are remembered.
 
         Raises:
-            SettingsError: one host has two different credentials.
+            InstallError: one host has two different credentials.
         """
         clean = [self.learn_url(channel) for channel in channels]
         for name in clean:
@@ -66,13 +69,13 @@ class Access:
         """Return one URL without credentials, which are remembered.
 
         Raises:
-            SettingsError: its host has other credentials already.
+            InstallError: its host has other credentials already.
         """
         clean, credential = split_credentials(url)
         if credential:
             host = urlsplit(clean).hostname or ""
             if self._credentials.setdefault(host, credential) != credential:
-                raise SettingsError(
+                raise InstallError(
                     f"There are two different credentials for {host}; only one for each host can be used.",
                     hint="Name the channels of that host with the same user or token.",
                     code="two-credentials",
@@ -90,6 +93,10 @@ class Access:
     def as_request(self) -> dict[str, Any]:
         """Return what an engine's child needs to know."""
         return {"channel_urls": self._urls, "credentials": self._credentials, "flexible": self.flexible}
+
+    def variables(self) -> dict[str, str]:
+        """Return what a process needs whose children are ours: `request_from_environment` reads it there."""
+        return {**self.environment, REQUEST_VARIABLE: json.dumps(self.as_request())}
 
 
 def split_credentials(url: str) -> tuple[str, Credential]:
@@ -125,6 +132,12 @@ def use_credentials(request: Mapping[str, Any]) -> None:
         own = json.loads(Path(os.environ["RATTLER_AUTH_FILE"]).read_bytes())
         entries |= own if isinstance(own, dict) else {}
     os.environ["RATTLER_AUTH_FILE"] = file_in_memory(json.dumps(entries))
+
+
+def request_from_environment() -> dict[str, Any]:
+    """Return what `Access.variables` says, as a part of a request; nothing where it says nothing."""
+    known: dict[str, Any] = json.loads(os.environ.get(REQUEST_VARIABLE) or "{}")
+    return known
 
 
 def rattler_entry(credential: Credential) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import lifeline
+from .access import request_from_environment, use_credentials
 from .mirrors import Mirrors
 from .worker import as_error, cut_off_network
 
@@ -105,6 +106,7 @@ async def dry_run(arguments: argparse.Namespace, platform: str, config: Mapping[
         "exclude_newer": config["exclude_newer"],
         "offline": config["offline"],
         "repodata": config["repodata"],
+        **request_from_environment(),
     }
     rows = await solving.solve(request)
     return as_actions([{**row, **{key: mirrors.original(row[key]) for key in ("url", "channel")}} for row in rows])
@@ -143,6 +145,7 @@ def main() -> NoReturn:
             config = read_config(config_file)
             if config["offline"]:
                 cut_off_network()
+            use_credentials(request_from_environment())
             say(json.dumps(await dry_run(parse_arguments(sys.argv[2:]), platform, config)))
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             parts = as_error(error)

@@ -138,11 +138,11 @@ def download(client: httpx2.Client, url: str, temporary: Path, published: str, p
     except OSError as error:
         raise explain_os_error(error, temporary.parent) from error
     if digest.hexdigest() != published:
-        error = checksum_mismatch("micromamba")
-        error.message = "The micromamba that came is damaged, or is not the one that was published."
-        error.hint = "Nothing was installed. Try again; if it stays, do not use this source."
-        error.details = f"Its sha256 should be {published} and is {digest.hexdigest()}."
-        raise error
+        wrong = checksum_mismatch("micromamba")
+        wrong.message = "The micromamba that came is damaged, or is not the one that was published."
+        wrong.hint = "Nothing was installed. Try again; if it stays, do not use this source."
+        wrong.details = f"Its sha256 should be {published} and is {digest.hexdigest()}."
+        raise wrong
     return size
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ..errors import InstallError
 from ..models import LockedPackage, Progress, ProgressCallback, no_progress
+from .access import Access
 from .conda_shim import CONFIG_VARIABLE, FAILURE_FILE
 from .faults import explain_os_error
 from .lockfile import INPUT_DIGEST, EnvironmentFile, input_digest, is_stale, read_environment, read_lock
@@ -49,6 +50,7 @@ class Locker:
         timeout_s: how long one lock may take, in seconds.
         offline: use only what is cached.
         exclude_newer: ISO 8601 date; packages uploaded later do not exist.
+        access: how channels are reached; the lock holds no credentials.
         mirrors: where to ask in the place of the channels; the lock names the channels.
         variables: what the solver's process gets besides, for certificates.
     """
@@ -60,6 +62,7 @@ class Locker:
         timeout_s: float = 900,
         offline: bool = False,
         exclude_newer: str = "",
+        access: Access | None = None,
         mirrors: Mirrors | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> None:
@@ -67,6 +70,7 @@ class Locker:
         self._timeout_s = timeout_s
         self._offline = offline
         self._exclude_newer = exclude_newer
+        self._access = access or Access()
         self._mirrors = mirrors or Mirrors({})
         self._variables = dict(variables or {})
 
@@ -98,7 +102,7 @@ class Locker:
             HostError: this machine cannot do it.
         """
         environment = read_environment(environment_yml)
-        effective = tuple(channels) or environment.channels
+        effective = tuple(self._access.learn(channels or environment.channels))
         if not effective:
             raise InstallError(f"{environment_yml} names no channels.", hint="Add `channels`.", code="bad-channel")
         where = ", ".join(platforms)
@@ -148,7 +152,7 @@ class Locker:
     async def _run(self, work: Path, arguments: Sequence[str]) -> Ended:
         """Run conda-lock; everything that it keeps for itself goes to the work directory."""
         home = {name: str(work) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
-        own = {**self._variables, CONFIG_VARIABLE: str(work / "shim.json")}
+        own = {**self._access.variables(), **self._variables, CONFIG_VARIABLE: str(work / "shim.json")}
         environment = child_environment(PATH="/usr/bin:/bin", **home, **own)
         try:
             ended = await run_child(

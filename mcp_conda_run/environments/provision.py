@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..conda.access import Access
 from ..conda.engine import Engine, SolveRequest, current_platform
 from ..conda.lockfile import read_lock
 from ..conda.locking import Locker
@@ -54,8 +55,9 @@ class Provided:
 class Provisioner:
     """Provides environments; one for each process and store."""
 
-    def __init__(self, settings: Settings, store: Store, engine: Engine) -> None:
+    def __init__(self, settings: Settings, store: Store, engine: Engine, access: Access | None = None) -> None:
         self._settings = settings
+        self._access = access or Access()
         self._store = store
         self._engine = engine
         self._platform = current_platform()
@@ -64,6 +66,7 @@ class Provisioner:
             timeout_s=settings.install_timeout_s,
             offline=settings.offline,
             exclude_newer=settings.exclude_newer,
+            access=self._access,
             mirrors=mirrors_of(settings),
             variables=trust_variables(settings),
         )
@@ -91,7 +94,9 @@ class Provisioner:
             RequestError: there is none, or it cannot be used.
         """
         name = name or self._settings.template
-        return find_template(DEFAULT if name == AUTO else name, self._settings.channels, self._settings.templates_dir)
+        found = find_template(DEFAULT if name == AUTO else name, self._settings.channels, self._settings.templates_dir)
+        channels = tuple(self._access.learn(found.channels))
+        return found if channels == found.channels else replace(found, channels=channels)
 
     async def base(self, template: Template, progress: ProgressCallback) -> Provided:
         """Return the template's own environment: locked, installed and compiled now if it was not before.

@@ -7,6 +7,7 @@ one that has no ETag. Paths are matched with `fnmatch` patterns, such as `*/nump
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections.abc import Callable
@@ -69,6 +70,8 @@ class ChannelServer:
         self._seen: list[Seen] = []
         self._faults: list[Fault] = []
         self._stopping = threading.Event()
+        self._demanded = ""
+        self._prefix = ""
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.channel = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -140,6 +143,14 @@ class ChannelServer:
         self._misbehave(Fault(pattern, gate=gate))
         return gate
 
+    def demand_password(self, user: str, password: str) -> None:
+        """Answer 401 to who does not say this, with HTTP's basic authentication."""
+        self._demanded = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    def demand_token(self, token: str) -> None:
+        """Be a channel below `/t/TOKEN/`, and answer 401 to who asks elsewhere."""
+        self._prefix = f"/t/{token}/"
+
     def mend(self) -> None:
         """Behave again; opens every gate."""
         with self._lock:
@@ -153,6 +164,12 @@ class ChannelServer:
             self._faults.append(fault)
 
     # --- for the handler ---
+
+    def admitted(self, path: str, authorization: str) -> str | None:
+        """Return the path below the channel; None for who may not enter."""
+        if not path.startswith(self._prefix) or (self._demanded and authorization != self._demanded):
+            return None
+        return "/" + path.removeprefix(self._prefix) if self._prefix else path
 
     def note(self, method: str, path: str) -> Fault:
         """Record a request; return how it is to be answered."""
@@ -195,8 +212,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep the test's output clean."""
 
     def _answer(self, *, with_body: bool) -> None:
-        path = unquote(urlsplit(self.path).path)
-        fault = self.server.channel.note(self.command, path)
+        asked = unquote(urlsplit(self.path).path)
+        path = self.server.channel.admitted(asked, self.headers.get("Authorization", ""))
+        fault = Fault("*", status=401) if path is None else self.server.channel.note(self.command, path)
+        path = path or asked
         file = (self.server.channel.directory / path.lstrip("/")).resolve()
         if fault.disconnect:
             self.close_connection = True
