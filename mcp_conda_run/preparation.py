@@ -16,7 +16,7 @@ from .environments.provision import Provided, Provisioner
 from .environments.store import Store
 from .environments.templates import AUTO, Template
 from .errors import InstallError
-from .models import Ask, Mount, Plan, PlannedPackage, ProgressCallback, RunRequest, UnknownImport
+from .models import Ask, Mount, Plan, PlannedPackage, ProgressCallback, RunRequest, UnknownImport, no_progress
 from .phases import Phases
 from .planning.decisions import BY_NAME
 from .planning.planner import Needs, Planner
@@ -143,11 +143,21 @@ class Preparation:
             return Plan()
         wanted = (*base.template.channels, *needs.channels, *self._planner.policy.extra_channels())
         can_ask = ask is not None
-        plan = await self._planner.plan(needs, self._index(tuple(dict.fromkeys(wanted))), can_ask=can_ask)
+        index = self._index(tuple(dict.fromkeys(wanted)))
+        plan = await self._planner.plan(needs, index, can_ask=can_ask)
         doubtful = self._planner.to_ask(plan, can_ask=can_ask)
-        if not doubtful or (ask is not None and await ask(doubtful)):
-            return plan
-        return without(plan, doubtful, "the user did not agree to it")
+        if doubtful and not (ask is not None and await ask(doubtful)):
+            plan = without(plan, doubtful, "the user did not agree to it")
+        return await self._with_dependencies(base, needs, plan, index)
+
+    async def _with_dependencies(self, base: Provided, needs: Needs, plan: Plan, index: ChannelIndex) -> Plan:
+        """Return the plan with what its packages of PyPI need from the channels; as it is, if PyPI cannot say."""
+        try:
+            wheels = await self._provisioner.foreseen(base, plan, no_progress, alone=needs.declared_only)
+            return await self._planner.with_dependencies(plan, wheels, index) if wheels else plan
+        except InstallError as error:
+            told = error.code.startswith("pypi-")
+            return replace(plan, notes=(*plan.notes, error.message)) if told else plan
 
     async def _extend(
         self, prepared: Prepared, phases: Phases, progress: ProgressCallback, ask: Ask | None
@@ -185,6 +195,9 @@ class Preparation:
         try:
             return plan, await self._provisioner.extended(base, plan, progress, alone=needs.declared_only)
         except InstallError as error:
+            own = tuple(item for item in plan.packages if item.decision != "dependency")
+            if len(own) < len(plan.packages) and error.code in {"unsatisfiable", "pypi-conflict"}:
+                return await self._provide(needs, base, replace(plan, packages=own), progress)
             derived = [item for item in plan.packages if item.manager == "pypi" and item.decision not in BY_NAME]
             if not derived or not error.code.startswith("pypi-"):
                 raise

@@ -220,7 +220,8 @@ class Runtime:
         solution = await self.provisioner.solution(
             base, plan, progress, alone=needs.declared_only and bool(plan.packages)
         )
-        return replace(plan, notes=(*chosen, *base.notes, *needs.notes, *plan.notes), solution=solution)
+        notes = (*chosen, *base.notes, *needs.notes, *plan.notes)
+        return replace(plan, notes=notes, solution=(*solution, *plan.solution))
 
     async def warmup(self, template: str | None = None, progress: ProgressCallback = no_progress) -> Provided:
         """Make a template's environment ready, so that the next run need not.

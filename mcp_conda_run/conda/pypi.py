@@ -80,6 +80,31 @@ class WheelInstaller:
         answer = await self._call("resolve", progress, wanted=rows, **place)
         return tuple(LockedPackage(**{**row, "depends": tuple(row["depends"])}) for row in answer)
 
+    async def foresee(
+        self,
+        wanted: Sequence[PlannedPackage],
+        base: Environment,
+        progress: ProgressCallback = no_progress,
+        *,
+        alone: bool = False,
+    ) -> tuple[LockedPackage, ...]:
+        """Return what `resolve` would, without fetching it, so without a look into it.
+
+        Args:
+            wanted: as for `resolve`.
+            base: as for `resolve`.
+            progress: called while it goes on.
+            alone: take nothing of the environment as given but its Python.
+
+        Raises:
+            InstallError: as for `resolve`, but for what is in the wheels.
+            HostError: the worker died.
+        """
+        rows = [{"spec": package.spec, "import_name": package.import_name} for package in wanted]
+        place = {"prefix": absolute(base.prefix), "python": base.python_version}
+        answer = await self._call("foresee", progress, wanted=rows, alone=alone, **place)
+        return tuple(LockedPackage(**{**row, "depends": tuple(row["depends"])}) for row in answer)
+
     async def install(
         self, wheels: Sequence[LockedPackage], prefix: Path, python: str, progress: ProgressCallback = no_progress
     ) -> None:

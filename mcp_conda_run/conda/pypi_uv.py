@@ -51,13 +51,16 @@ class Uv:
     offline: bool = False
     folders: tuple[Path, ...] = ()
 
-    def additions(self, requirements: Sequence[str], python: Path, present: Mapping[str, str]) -> list[tuple[str, str]]:
+    def additions(
+        self, requirements: Sequence[str], python: Path, present: Mapping[str, str], *, alone: bool = False
+    ) -> list[tuple[str, str]]:
         """Return name and version of each package that uv would add for these requirements, installing nothing.
 
         Args:
             requirements: as PEP 508 says.
             python: the environment's interpreter.
             present: name and version of each package that must stay as it is.
+            alone: count nothing that the environment has; `present` is empty then.
 
         Raises:
             InstallError: they do not fit, or the index has not what they need.
@@ -71,6 +74,7 @@ class Uv:
             wanted.write_text(links + "".join(f"{requirement}\n" for requirement in requirements))
             command = ["pip", "install", "--dry-run", "--python", str(python), "--only-binary", ":all:"]
             command += ["-c", str(constraints), "-r", str(wanted)]
+            command += ["--target", str(Path(folder, "empty"))] if alone else []
             if self.offline:  # wheels in folders have no dates; the gate looks at those that the index told
                 command += ["--offline", "--no-index"]
             elif self.cutoff:

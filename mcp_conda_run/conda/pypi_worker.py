@@ -85,29 +85,52 @@ def distributions(place: Place) -> dict[str, str]:
     return found
 
 
+def foresee(request: Mapping[str, Any], web: Web, answers: Answers) -> list[dict[str, Any]]:
+    """Answer with the wheels that the requirements come to; fetch none of them."""
+    place = find_place(Path(request["prefix"]), request["python"])
+    return [asdict(wheel) for wheel in choose(request, web, answers, place)]
+
+
 def resolve(request: Mapping[str, Any], web: Web, answers: Answers) -> list[dict[str, Any]]:
     """Answer with the wheels that the requirements come to, fetched, verified and looked into."""
-    gate = make_gate(request)
     place = find_place(Path(request["prefix"]), request["python"])
-    wanted = [(Requirement(row["spec"]), row["import_name"]) for row in request["wanted"]]
+    wheels = choose(request, web, answers, place)
+    contents = look_into(wheels, fetch(wheels, web, request, answers), place)
+    for row in request["wanted"]:
+        name, import_name = normalized(Requirement(row["spec"]).name), row["import_name"]
+        if import_name and name in contents and not has_module(contents[name].modules, import_name):
+            raise InstallError(
+                f"{name} on PyPI does not have the module {import_name}.",
+                hint=f"Find out which project the import {import_name} belongs to, and ask for that by name.",
+                code="pypi-wrong-module",
+            )
+    return [asdict(wheel) for wheel in wheels]
+
+
+def choose(request: Mapping[str, Any], web: Web, answers: Answers, place: Place) -> list[LockedPackage]:
+    """Return the wheels that the requirements come to, all of them through the gate."""
+    gate = make_gate(request)
+    wanted = [Requirement(row["spec"]) for row in request["wanted"]]
     tags = target_tags(request["python"], free_threaded=place.library.endswith("t"))
-    present = distributions(place)
+    alone = request.get("alone", False)
+    present = {} if alone else distributions(place)
     projects = Projects(web, Path(request["cache"], "projects"), gate)
 
-    new = [requirement for requirement, _ in wanted if normalized(requirement.name) not in present]
+    new = [requirement for requirement in wanted if normalized(requirement.name) not in present]
     projects.admit(normalized(requirement.name) for requirement in new)
     for requirement in new:
         check_requirement(requirement, projects[normalized(requirement.name)], tags, gate)
 
-    answers.progress(Progress("solve", f"Solving {', '.join(str(requirement) for requirement, _ in wanted)} (PyPI)"))
+    answers.progress(Progress("solve", f"Solving {', '.join(map(str, wanted))} (PyPI)"))
     cutoff = gate.cutoff.isoformat() if gate.cutoff else ""
     cached = tuple(sorted(Path(request["cache"], "wheels").glob("*"))) if request["offline"] else ()
     uv = Uv(request["index"], Path(request["cache"], "uv"), cutoff, request["offline"], cached)
-    additions = uv.additions([str(requirement) for requirement, _ in wanted], place.prefix / "bin/python", present)
+    python = place.prefix / "bin/python"
+    additions = uv.additions([str(requirement) for requirement in wanted], python, present, alone=alone)
     names = {normalized(name): version for name, version in additions}
     projects.admit(names)
     files = {name: choose_wheel(projects[name], version, tags, gate) for name, version in sorted(names.items())}
-    wheels = [
+    return [
         LockedPackage(
             name=name,
             version=str(Version(names[name])),
@@ -119,16 +142,6 @@ def resolve(request: Mapping[str, Any], web: Web, answers: Answers) -> list[dict
         )
         for name, file in files.items()
     ]
-    contents = look_into(wheels, fetch(wheels, web, request, answers), place)
-    for requirement, import_name in wanted:
-        name = normalized(requirement.name)
-        if import_name and name in contents and not has_module(contents[name].modules, import_name):
-            raise InstallError(
-                f"{name} on PyPI does not have the module {import_name}.",
-                hint=f"Find out which project the import {import_name} belongs to, and ask for that by name.",
-                code="pypi-wrong-module",
-            )
-    return [asdict(wheel) for wheel in wheels]
 
 
 def install(request: Mapping[str, Any], web: Web, answers: Answers) -> None:
@@ -241,7 +254,7 @@ def main() -> NoReturn:
         if request["offline"]:
             cut_off_network()
         with Web(request["index"], offline=request["offline"]) as web:
-            operation = {"resolve": resolve, "install": install}[request["operation"]]
+            operation = {"foresee": foresee, "resolve": resolve, "install": install}[request["operation"]]
             answers.write(result=operation(request, web, answers))
     except Exception as error:  # noqa: BLE001 - every failure is an answer
         answers.write(error=as_error(error))

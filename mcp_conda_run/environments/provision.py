@@ -173,16 +173,34 @@ class Provisioner:
         """
         if not (alone or plan.python or any(package.manager == "conda" for package in plan.packages)):
             return ()
-        packages = await self._solve(self._question(base, plan, alone=alone), progress)
+        packages, _ = await self._solve_plan(base, plan, progress, alone=alone)
         return _added(base.environment, packages)
 
+    async def foreseen(
+        self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool = False
+    ) -> tuple[LockedPackage, ...]:
+        """Return the wheels that PyPI's packages of a plan come to, on the template as it is; fetch none of them.
+
+        Raises:
+            InstallError: they cannot be had, or the index cannot be asked.
+        """
+        wanted = [package for package in plan.packages if package.manager == "pypi"]
+        if not wanted:
+            return ()
+        question = hashlib.sha256(f"{self._wheels.question(wanted, base.environment)} {alone}".encode()).hexdigest()
+        wheels = self._store.solution(question[:32], self._max_age_s)
+        if wheels is None:
+            wheels = await self._wheels.foresee(wanted, base.environment, progress, alone=alone)
+            self._store.remember_solution(question[:32], wheels)
+        return wheels
+
     async def _with_conda(self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool) -> Provided:
-        solved = await self._solve(self._question(base, plan, alone=alone), progress)
+        solved, relaxed = await self._solve_plan(base, plan, progress, alone=alone)
         own_wheels = () if alone else _wheels_beside(base.environment, solved)
         packages = (*solved, *own_wheels)
         key = environment_key(packages)
         added = _added(base.environment, packages)
-        notes = () if alone else _changed_versions(base.environment, packages)
+        notes = relaxed if alone else (*relaxed, *_changed_versions(base.environment, packages))
         ready = self._store.claim(key)
         if ready is not None:
             return Provided(ready, base.template, added, notes=notes)
@@ -267,6 +285,21 @@ class Provisioner:
             exclude_newer=self._settings.exclude_newer,
             offline=self._settings.offline,
         )
+
+    async def _solve_plan(
+        self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool
+    ) -> tuple[tuple[LockedPackage, ...], tuple[str, ...]]:
+        """Return the packages, and a note where builds that the plan prefers could not be had."""
+        try:
+            return await self._solve(self._question(base, plan, alone=alone), progress), ()
+        except InstallError as error:
+            preferred = [package for package in plan.packages if package.fallback]
+            if error.code != "unsatisfiable" or not preferred:
+                raise
+        packages = tuple(replace(item, spec=item.fallback or item.spec) for item in plan.packages)
+        solved = await self._solve(self._question(base, replace(plan, packages=packages), alone=alone), progress)
+        names = ", ".join(package.spec for package in preferred)
+        return solved, (f"There is no set of packages with {names}; other builds or versions were taken.",)
 
     async def _solve(self, request: SolveRequest, progress: ProgressCallback) -> tuple[LockedPackage, ...]:
         """Return the packages; what was solved before is not solved again for some time."""

@@ -63,10 +63,11 @@ class PlannedPackage:
         manager: `conda` or `pypi`.
         import_name: the import that led to it; empty for a package that was asked for by name.
         decision: which rule decided: `override`, `namespace`, `identity`, `affix`, `map`, `online`, `learned`,
-            `hint`, `companion`, `declared`, `requested`, `runtime`.
+            `hint`, `companion`, `dependency`, `declared`, `requested`, `runtime`.
         reason: the same as a sentence.
         confidence: 0 to 1.
         channel: the channel that the spec is bound to; empty for any configured one.
+        fallback: the spec to take where no channel has the build that `spec` prefers; empty if it prefers none.
     """
 
     spec: str
@@ -77,6 +78,7 @@ class PlannedPackage:
     reason: str = ""
     confidence: float = 1.0
     channel: str = ""
+    fallback: str = ""
 
 
 Ask = Callable[[Sequence[PlannedPackage]], Awaitable[bool]]
@@ -102,7 +104,7 @@ class Plan:
         python: a constraint on Python; empty if the template's will do.
         channels: further channels that the packages come from.
         notes: what the user should know.
-        solution: where it was asked for, all conda packages that would be added, with versions and sizes.
+        solution: where it was asked for, all packages that would be added, with versions and sizes.
     """
 
     packages: tuple[PlannedPackage, ...] = ()

@@ -71,7 +71,7 @@ class Planning:
         """
         wanted = self._wanted(needs.missing)
         asked = [(package, tuple(self._by_name(package))) for package in needs.declared]
-        await self._ask([p for one in wanted for p in one.proposals] + [p for _, found in asked for p in found])
+        await self.ask([p for one in wanted for p in one.proposals] + [p for _, found in asked for p in found])
         for package, found in asked:
             self._decide_named(package, found)
         undecided = self._decide_imports(wanted)
@@ -79,7 +79,7 @@ class Planning:
             undecided = await self._decide_online(undecided)
         await self._explain(undecided)
         self._add_companions()
-        packages = tuple(self._finished(package) for package in self.packages.values())
+        packages = tuple(self.finished(package) for package in self.packages.values())
         bound = (p.channel for p in packages if p.channel in self.policy.extra_channels())
         channels = tuple(dict.fromkeys([*needs.channels, *bound]))
         return Plan(packages, tuple(self.unknown.values()), needs.python, channels, tuple(dict.fromkeys(self.notes)))
@@ -91,7 +91,7 @@ class Planning:
             for module in self.resolver.targets(item.module, item.names)
         ]
 
-    async def _ask(self, proposals: Iterable[Proposal]) -> None:
+    async def ask(self, proposals: Iterable[Proposal]) -> None:
         """Ask the index about everything that is proposed, with all that may come along."""
         names = {name for proposal in proposals for name in (*proposal.names, *proposal.companions)}
         companions = {other for name in names for other in self.tables.companions.get(name, ())}
@@ -158,7 +158,7 @@ class Planning:
         assert self.online is not None  # noqa: S101 - the caller asked
         await self.online.prepare(one.module for one in undecided)
         again = [Wanted(one.item, one.module, tuple(self._from_online(one.module))) for one in undecided]
-        await self._ask(p for one in again for p in one.proposals)
+        await self.ask(p for one in again for p in one.proposals)
         return [one for one, more in zip(undecided, again, strict=True) if not self._decide(more)]
 
     def _from_online(self, module: str) -> Iterable[Proposal]:
@@ -173,7 +173,7 @@ class Planning:
         optional = one.item.context in OPTIONAL
         if package is None or (optional and package.manager == "pypi"):
             return False
-        verdict = self._judge(package)
+        verdict = self.judge(package)
         if verdict.answer is not Answer.NO:
             self._add(explained(package, one.item))
             return True
@@ -223,13 +223,14 @@ class Planning:
 
     # --- what is taken ------------------------------------------------------------------------------------------------
 
-    def _judge(self, package: PlannedPackage) -> Verdict:
+    def judge(self, package: PlannedPackage) -> Verdict:
+        """Say what the policy says of a package."""
         traps = self.tables.traps if package.manager == "pypi" else frozenset()
         return self.policy.judge(package, can_ask=self.can_ask, traps=traps)
 
     def _add(self, package: PlannedPackage) -> None:
         """Put a package into the plan, once; what was asked for by name is never left out silently."""
-        verdict = self._judge(package)
+        verdict = self.judge(package)
         if verdict.answer is Answer.NO and package.decision in BY_NAME:
             raise RequestError(
                 f"{package.name} cannot be installed: {verdict.reason}.", hint=verdict.hint, code="package-not-allowed"
@@ -251,7 +252,7 @@ class Planning:
                     reason = f"{package.name} is of no use without it"
                     self._add(PlannedPackage(name, name, "conda", "", "companion", reason, 0.9))
 
-    def _finished(self, package: PlannedPackage) -> PlannedPackage:
+    def finished(self, package: PlannedPackage) -> PlannedPackage:
         """Bind a package to its channel where it is not a configured one, and to the build that this machine wants."""
         fact = self.facts.get(package.name)
         if package.manager != "conda" or fact is None or package.spec != package.name:
@@ -263,7 +264,8 @@ class Planning:
             for variant in self.tables.variants.get(package.name, ()):
                 if not getattr(self.machine, variant.without):
                     reason = f"{package.reason}; the build for machines without {variant.without}"
-                    return replace(package, spec=f"{package.name} * {variant.build}", reason=reason)
+                    spec = f"{package.name} * {variant.build}"
+                    return replace(package, spec=spec, fallback=package.name, reason=reason)
         return package
 
 

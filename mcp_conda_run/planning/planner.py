@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ..errors import RequestError
-from ..models import Environment, FoundImport, ImportContext, Plan, PlannedPackage, RunError
+from ..models import Environment, FoundImport, ImportContext, LockedPackage, Plan, PlannedPackage, RunError
 from .conditions import Target
 from .decisions import DEFAULT_CHANNEL, Machine, Planning
+from .dependencies import with_dependencies
 from .failures import read_failure
 from .hints import find_hints
 from .imports import Found, collector_paused, imports_of, parse
@@ -214,8 +215,24 @@ class Planner:
                 hint=f"At most {MAX_IMPORTS} are looked for; ask for the packages by name with `packages`.",
                 code="too-many-imports",
             )
+        return await self._planning(index, can_ask).make(needs)
+
+    async def with_dependencies(self, plan: Plan, wheels: Sequence[LockedPackage], index: ChannelIndex) -> Plan:
+        """Return a plan in which the channels serve what its packages of PyPI need, as far as they have it.
+
+        Args:
+            plan: what `plan` returned.
+            wheels: what its packages of PyPI come to, with all that these need.
+            index: as for `plan`.
+
+        Raises:
+            InstallError: the channels cannot be asked.
+        """
+        return await with_dependencies(self._planning(index, can_ask=False), plan, wheels)
+
+    def _planning(self, index: ChannelIndex, can_ask: bool) -> Planning:
         tables = load_tables()
-        planning = Planning(
+        return Planning(
             policy=self.policy,
             tables=tables,
             resolver=Resolver(tables, self.learned, [InstalledMap()], platform=index.platform),
@@ -224,7 +241,6 @@ class Planner:
             index=index,
             can_ask=can_ask,
         )
-        return await planning.make(needs)
 
     def to_ask(self, plan: Plan, *, can_ask: bool) -> tuple[PlannedPackage, ...]:
         """Return the packages of a plan that the user must agree to before they are installed."""

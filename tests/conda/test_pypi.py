@@ -119,6 +119,25 @@ async def test_what_conda_has_is_not_installed_again(index: PypiIndex, wheels: P
     assert [wheel.name for wheel in await resolve("mcr-pip")] == ["mcr-pip"]
 
 
+async def test_what_would_come_is_known_without_fetching_it(
+    index: PypiIndex, wheels: Path, make: Callable[..., WheelInstaller], base: Environment, tmp_path: Path
+):
+    index.add(make_wheel(wheels, "mcr_pip", requires=("mcr-dep", "numpy")))
+    index.add(make_wheel(wheels, "mcr_dep", "2.0"))
+    foreseen = await make().foresee([PlannedPackage("mcr-pip", "mcr-pip", "pypi")], base)
+    assert [(wheel.name, wheel.version) for wheel in foreseen] == [("mcr-dep", "2.0"), ("mcr-pip", "1.0")]
+    assert not (tmp_path / "pypi" / "wheels").exists()
+
+
+async def test_alone_a_package_needs_what_the_environment_has_too(
+    index: PypiIndex, wheels: Path, make: Callable[..., WheelInstaller], base: Environment
+):
+    index.add(make_wheel(wheels, "mcr_pip", requires=("numpy",)))
+    index.add(make_wheel(wheels, "numpy", "0.9"))
+    foreseen = await make().foresee([PlannedPackage("mcr-pip", "mcr-pip", "pypi")], base, alone=True)
+    assert [wheel.name for wheel in foreseen] == ["mcr-pip", "numpy"]
+
+
 async def test_what_conda_has_is_not_even_looked_up(index: PypiIndex, resolve: Resolve):
     assert await resolve("numpy") == ()
 

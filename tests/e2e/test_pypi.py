@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mcp_conda_run import RunRequest, Runtime
-from mcp_conda_run.models import RunResult, Status
+from mcp_conda_run.environments.provision import Provided
+from mcp_conda_run.models import Plan, PlannedPackage, RunResult, Status
 from mcp_conda_run.settings import Settings
 
 from ..support.pypi_index import PypiIndex
@@ -152,3 +153,54 @@ def test_what_the_table_names_and_cannot_be_had_does_not_stop_the_run(settings: 
     result = run(settings(), "import gurobipy")
     assert (result.status, result.error and result.error.type) == (Status.RUN_ERROR, "ModuleNotFoundError")
     assert "cannot be had" in result.unknown_imports[0].reason
+
+
+def test_what_a_package_of_pypi_needs_comes_from_conda_where_that_has_it(
+    index: PypiIndex, settings: Callable[..., Settings], tmp_path: Path
+):
+    index.add(make_wheel(tmp_path, "mcr_needy", requires=("mcr-two",)))
+    index.add(make_wheel(tmp_path, "mcr_two", "2.0"))
+    result = run(settings(), "import mcr_needy", "pypi:mcr-needy")
+    assert result.status is Status.SUCCESS, result
+    assert {(package.name, package.channel == "pypi", package.decision) for package in result.packages} == {
+        ("mcr-needy", True, "requested"),
+        ("mcr-two", False, "dependency"),
+    }
+
+
+def test_a_dependency_in_a_version_that_conda_has_not_comes_from_pypi(
+    index: PypiIndex, settings: Callable[..., Settings], tmp_path: Path
+):
+    index.add(make_wheel(tmp_path, "mcr_picky", requires=("mcr-two==0.5",)))
+    index.add(make_wheel(tmp_path, "mcr_two", "0.5"))
+    result = run(settings(), "import mcr_picky", "pypi:mcr-picky")
+    assert result.status is Status.SUCCESS, result
+    assert {package.name: package.version for package in result.packages} == {"mcr-picky": "1.0"}
+
+
+def test_a_plan_shows_versions_and_sizes_of_pypis_packages(
+    index: PypiIndex, settings: Callable[..., Settings], tmp_path: Path
+):
+    wheel = make_wheel(tmp_path, "mcr_shown", "1.5")
+    index.add(wheel)
+
+    async def go() -> Plan:
+        async with Runtime(settings()) as runtime:
+            return await runtime.plan(RunRequest(code="1", packages=("pypi:mcr-shown",)))
+
+    plan = asyncio.run(go())
+    assert [(package.name, package.version) for package in plan.solution] == [("mcr-shown", "1.5")]
+    assert plan.download_bytes == wheel.stat().st_size
+
+
+def test_any_build_is_taken_where_no_channel_has_the_one_that_is_preferred(settings: Callable[..., Settings]):
+    wanted = PlannedPackage("mcr-two * headless_*", "mcr-two", fallback="mcr-two")
+
+    async def go() -> Provided:
+        async with Runtime(settings()) as runtime:
+            base = await runtime.warmup()
+            return await runtime.provisioner.extended(base, Plan((wanted,)), lambda _: None)
+
+    provided = asyncio.run(go())
+    assert [package.name for package in provided.added] == ["mcr-two"]
+    assert "mcr-two * headless_*" in provided.notes[0]
