@@ -154,13 +154,14 @@ def plan(
     python: PythonOption = None,
     template: TemplateOption = None,
     path: PathOption = None,
+    offline: OfflineOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a run would install, and why; install nothing."""
     from .models import RunRequest
     from .terminal import size
 
-    settings = settings_from(path=_mounted(path, file), template=template)
+    settings = settings_from(path=_mounted(path, file), template=template, offline=offline)
     code, file = _what(code, file)
     request = RunRequest(code=code, file=file, packages=tuple(with_ or ()), python=python)
     made = _plan(settings, request)
@@ -192,14 +193,23 @@ def warmup(
     all_platforms: Annotated[
         bool, typer.Option("--all-platforms", help="Also lock for linux-64, osx-arm64 and win-64.")
     ] = False,
+    download_only: Annotated[
+        bool, typer.Option("--download-only", help="Fetch all that is needed, and make no environment.")
+    ] = False,
+    with_: WithOption = None,
     offline: OfflineOption = None,
 ) -> None:
     """Lock, install and check a template's environment, so that runs start at once."""
-    from .warmup import warm_up
+    from .warmup import fetch_only, warm_up
 
+    if with_ and not download_only:
+        raise RequestError("--with goes with --download-only.", hint="A run makes the environment that it needs.")
     settings = settings_from(template=template, offline=offline, pool_mb=0)
     with display() as progress:
-        report = asyncio_run(warm_up(settings, all_platforms=all_platforms, progress=progress))
+        if download_only:
+            report = asyncio_run(fetch_only(settings, with_ or (), progress))
+        else:
+            report = asyncio_run(warm_up(settings, all_platforms=all_platforms, progress=progress))
     for line in report:
         typer.echo(line)
 
@@ -232,9 +242,13 @@ def http(
     mount: MountOption = None,
     template: TemplateOption = None,
     isolation: IsolationOption = None,
+    offline: OfflineOption = None,
 ) -> None:
     """Serve MCP over HTTP: server-sent events at /sse and streamable HTTP at /mcp."""
-    _serve_http(settings_from(path=path, **mount_settings(mount), template=template, isolation=isolation), host, port)
+    settings = settings_from(
+        path=path, **mount_settings(mount), template=template, isolation=isolation, offline=offline
+    )
+    _serve_http(settings, host, port)
 
 
 @app.command()

@@ -5,11 +5,15 @@ The proof is a run of code that imports what the template promises, through the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .conda.locking import ALL_PLATFORMS
+from .environments.download import download
 from .environments.provision import Provided
 from .environments.templates import LOCK_SUFFIX
 from .errors import InstallError
 from .models import Progress, ProgressCallback, RunRequest, Status
+from .planning.specs import parse_spec
 from .runtime import Runtime
 from .settings import Settings
 
@@ -37,6 +41,30 @@ async def warm_up(settings: Settings, *, all_platforms: bool, progress: Progress
             f"The template {provided.template.name} {state}: Python {environment.python_version}, "
             f"{len(environment.packages)} packages, {environment.prefix}"
         )
+    return lines
+
+
+async def fetch_only(settings: Settings, specs: Sequence[str], progress: ProgressCallback) -> list[str]:
+    """Fetch what the configured template and packages on top of it need; make no environment.
+
+    Raises:
+        CondaRunError: something cannot be locked, solved or fetched.
+    """
+    async with Runtime(settings) as runtime:
+        template = runtime.provisioner.template(None)
+        wanted = [str(parse_spec(spec)) for spec in specs]
+        fetched = await download(
+            runtime.provisioner,
+            template,
+            wanted,
+            settings=settings,
+            store=runtime.store,
+            engine=runtime.engine,
+            progress=progress,
+        )
+    lines = [f"Fetched {len(fetched.packages)} packages for {', '.join([template.name, *wanted])}."]
+    if fetched.wheels:
+        lines.append(f"Wheels come with the environment: {', '.join(fetched.wheels)}. `warmup` makes it.")
     return lines
 
 
