@@ -172,9 +172,8 @@ def plan(
         return
     if not made.packages and not made.unknown:
         typer.echo("Nothing to install: the template has all that the code imports.")
-    versions = {package.name: package for package in made.solution}
     for package in made.packages:
-        have = versions.get(package.name)
+        have = made.solved(package)
         what = f"{have.name} {have.version} from {have.channel}" if have is not None else package.spec
         typer.echo(f"{what}  ({package.manager}, {package.decision}, {package.confidence:.0%}): {package.reason}")
     if made.solution:

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from packaging.utils import canonicalize_name
+
 from .environment import LockedPackage
 
 
@@ -113,6 +115,11 @@ class Plan:
     channels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     solution: tuple[LockedPackage, ...] = ()
+
+    def solved(self, package: PlannedPackage) -> LockedPackage | None:
+        """Return what a package of the plan comes to; None if that was not asked for, or it is there already."""
+        name = canonicalize_name(package.name) if package.manager == "pypi" else package.name
+        return next((one for one in self.solution if (one.manager, one.name) == (package.manager, name)), None)
 
     @property
     def download_bytes(self) -> int:

@@ -268,7 +268,8 @@ def _isolation(result: RunResult, budget: Budget) -> IsolationReport | None:
 
 def plan_report(plan: Plan, items: int = 200, limit: int = 500) -> PlanReport:
     """Return the structured form of a plan, with bounded lists and strings."""
-    solved = {package.name: package for package in plan.solution}
+    shown = plan.packages[:items]
+    solved = [plan.solved(package) for package in shown]
     return PlanReport(
         packages=[
             PlannedPackageReport(
@@ -279,10 +280,10 @@ def plan_report(plan: Plan, items: int = 200, limit: int = 500) -> PlanReport:
                 decision=short(p.decision, limit),
                 reason=short(p.reason, limit),
                 confidence=p.confidence,
-                channel=short(solved[p.name].channel if p.name in solved else p.channel, limit),
-                version=short(solved[p.name].version if p.name in solved else "", limit),
+                channel=short(found.channel if found else p.channel, limit),
+                version=short(found.version if found else "", limit),
             )
-            for p in plan.packages[:items]
+            for p, found in zip(shown, solved, strict=True)
         ],
         unknown_imports=[unknown_report(unknown, limit) for unknown in plan.unknown[:items]],
         python=short(plan.python, limit),

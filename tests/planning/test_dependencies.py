@@ -56,3 +56,9 @@ async def test_a_library_of_the_dependencys_name_is_not_taken_for_it(planner: Pl
 async def test_a_package_that_is_denied_is_no_dependency_either(make_index: MakeIndex):
     plan = await made(Planner(Policy(deny=frozenset({"pyyaml"}))), make_index("pyyaml"), "pyyaml==6.0")
     assert len(plan.packages) == 1
+
+
+async def test_a_planned_package_knows_what_it_comes_to(planner: Planner, make_index: MakeIndex):
+    plan = await made(planner, make_index("pyyaml"), "pyyaml==6.0")
+    asked, pyyaml = plan.packages
+    assert [one and one.version for one in (plan.solved(asked), plan.solved(pyyaml))] == ["1.0", None]
