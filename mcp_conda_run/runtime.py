@@ -264,6 +264,8 @@ class Runtime:
         client: str = "",
     ) -> tuple[RunResult, Conversation]:
         """Run the code once, in a fresh prefix, when it is its turn."""
+        if self._turns.full:
+            progress(Progress("queue", "waiting for a turn"))
         launch = await self._launch(prepared, request)
         executed = self._executions.executed(
             launch,

@@ -32,6 +32,11 @@ class Turns:
         self._free = slots
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
+    @property
+    def full(self) -> bool:
+        """Say whether the next one has to wait."""
+        return not self._free
+
     @contextmanager
     def admission(self) -> Iterator[None]:
         """Let a run in, from its request to its answer.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 
 from mcp_conda_run.errors import RequestError
+from mcp_conda_run.models import Progress, RunRequest
+from mcp_conda_run.runtime import Runtime
 from mcp_conda_run.turns import Turns
+from tests.support.warm import small_settings
 
 
 class Stage:
@@ -98,3 +102,24 @@ def test_one_too_many_is_refused_with_what_to_do():
         assert "MCP_CONDA_RUN_QUEUE" in caught.value.hint
     with turns.admission():
         assert turns.admitted == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="runs need Linux")
+async def test_a_run_that_waits_for_its_turn_says_so(warm_small_cache, small_channel, tmp_path):
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    waits = (
+        "import os, time\nopen('/working/begun', 'w').close()\n"
+        "while not os.path.exists('/working/go'): time.sleep(0.02)"
+    )
+    settings = small_settings(warm_small_cache, small_channel, path=tmp_path, slots=1, pool_mb=0)
+    heard: list[Progress] = []
+    async with Runtime(settings) as runtime, asyncio.timeout(120):
+        first = asyncio.create_task(runtime.run(RunRequest(code=waits)))
+        while not begun.exists():  # noqa: ASYNC110 - a file tells of nothing
+            await asyncio.sleep(0.02)
+        second = asyncio.create_task(runtime.run(RunRequest(code="1"), heard.append))
+        while not any(progress.phase == "queue" for progress in heard):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        go.touch()
+        assert [(await run).status for run in (first, second)] == ["success", "success"]
+    assert heard[-1].phase == "run"

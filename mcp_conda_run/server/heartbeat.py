@@ -42,7 +42,7 @@ async def tell_progress(run: Run, ctx: Context[Any, Any]) -> None:
             await anyio.sleep(MIN_INTERVAL_S)
             now, said = run.elapsed_s, describe(run.progress)
             if said != last or now - sent_at >= HEARTBEAT_S:
-                await ctx.report_progress(round(now, 3), None, f"{said} ({now:.0f} s)")
+                await ctx.report_progress(round(now, 3), None, f"{said} ({run.phase_s:.0f} s)")
                 last, sent_at = said, now
     except (anyio.ClosedResourceError, anyio.BrokenResourceError):
         return  # the client is gone; whoever waits for the run will hear of it

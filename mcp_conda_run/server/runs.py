@@ -24,9 +24,6 @@ from .lazy_runtime import LazyRuntime, OpenRunner, runtime_opener
 
 log = logging.getLogger(__name__)
 
-MAX_ACTIVE = 100
-"""Runs that may be under way or wait for a slot; one more is refused rather than let memory grow."""
-
 KEPT_RUNS, KEPT_S, KEPT_BYTES = 50, 3600, 64 * 1024 * 1024
 """How many finished runs are kept for `get_run` and resources, for how long, and with how much in them."""
 
@@ -51,6 +48,7 @@ class Run:
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
+    phase_began: float = field(default_factory=time.monotonic)
     progress: Progress = field(default_factory=lambda: Progress("start", "starting"))
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     result: RunResult | None = None
@@ -61,6 +59,11 @@ class Run:
     def elapsed_s(self) -> float:
         """Return how long it takes, or took."""
         return (self.ended or time.monotonic()) - self.began
+
+    @property
+    def phase_s(self) -> float:
+        """Return for how long it has been doing what it does now."""
+        return (self.ended or time.monotonic()) - self.phase_began
 
     @property
     def size_bytes(self) -> int:
@@ -74,6 +77,8 @@ class Run:
 
     def note(self, progress: Progress) -> None:
         """Remember what it is doing."""
+        if progress.phase != self.progress.phase:
+            self.phase_began = time.monotonic()
         self.progress = progress
 
     def cancel(self) -> None:
@@ -160,8 +165,8 @@ class Runs:
         own = sum(run.client == client for run in self._active)
         if client and own >= self.settings.client_runs:
             raise _too_many(f"This client has {own} runs under way or waiting, which is its share of this server.")
-        if len(self._active) >= MAX_ACTIVE:
-            raise _too_many(f"{MAX_ACTIVE} runs are under way or waiting.")
+        if len(self._active) >= self.settings.slots + self.settings.queue:
+            raise _too_many(f"{len(self._active)} runs are under way or waiting.")
         self._forget()
         run = Run(client, session)
         self._runs[run.run_id] = run

@@ -10,7 +10,7 @@ from mcp_conda_run.errors import RequestError
 from mcp_conda_run.models import Progress, RunRequest
 from mcp_conda_run.server import heartbeat
 from mcp_conda_run.server import runs as runs_module
-from mcp_conda_run.server.runs import Runs
+from mcp_conda_run.server.runs import Run, Runs
 
 from .conftest import serving, text
 from .scripted import Scripted
@@ -279,6 +279,17 @@ async def test_progress_is_repeated_and_its_number_only_grows(settings, era, mon
     assert numbers == sorted(set(numbers))
 
 
+def test_how_long_is_told_of_what_is_done_now():
+    run = Run()
+    run.began -= 1000
+    run.phase_began -= 1000
+    run.note(Progress("run", "running"))
+    assert run.phase_s < 500 < run.elapsed_s
+    run.phase_began -= 600
+    run.note(Progress("run", "running"))
+    assert run.phase_s > 500
+
+
 def test_the_heartbeat_is_within_every_clients_patience():
     assert heartbeat.HEARTBEAT_S + heartbeat.MIN_INTERVAL_S <= 5
 
@@ -296,9 +307,8 @@ def test_progress_is_described_in_a_line(progress, said):
     assert heartbeat.describe(progress) == said
 
 
-async def test_more_runs_than_the_bound_are_refused(settings, monkeypatch):
-    monkeypatch.setattr(runs_module, "MAX_ACTIVE", 2)
-    async with serving(settings) as served:
+async def test_more_runs_than_the_bound_are_refused(settings):
+    async with serving(settings.model_copy(update={"slots": 1, "queue": 1})) as served:
         for _ in range(2):
             await served.call(python_code="hold", wait_s=0)
         assert "too-many-runs" in text(await served.call(python_code="echo", wait_s=0))
