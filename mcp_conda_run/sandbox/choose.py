@@ -5,16 +5,19 @@ Called once by the runtime and by `doctor`.
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 from ..errors import HostError
 from ..models import Limits
 from ..settings import Settings
 from .bases import with_groups
 from .cloned import watched_limits
-from .namespaces import NamespaceTier, held_limits
 from .plain import PlainTier
-from .pool import PooledTier
 from .probe import Probe, held_by_groups, probe, usable_pasta
+from .seatbelt import SeatbeltTier
 from .tier import Tier
+from .unsupported import UnsupportedTier
 
 STRICT = ("A", "A'")
 """The tiers that `strict` isolation accepts."""
@@ -27,26 +30,39 @@ def make_tier(settings: Settings) -> tuple[Tier, str]:
         HostError: `strict` isolation is asked for and this machine cannot give it.
     """
     cache_dir = settings.cache_dir.absolute()
+    if platform.system() == "Windows":
+        return UnsupportedTier(), "runs need what Windows has not"
     if settings.isolation == "none":
         return PlainTier(cache_dir), "isolation none was asked for"
     found = probe(cache_dir)
     if found.best in STRICT:
         pasta, reason = full_by(settings)
-        reason = "; ".join([_why(found), *([reason] if reason else [])])
-        if found.best == "A" and settings.pool_mb:
-            return PooledTier(cache_dir, memory_mb=settings.pool_mb, pasta=pasta), reason
-        return NamespaceTier(cache_dir, upper_on_disk=found.best == "A'", pasta=pasta), reason
+        tier = _namespace_tier(settings, found.best, cache_dir, pasta)
+        return tier, "; ".join([_why(found), *([reason] if reason else [])])
     if settings.isolation == "strict":
         raise HostError(
             f"Strict isolation cannot be had here: {found.reasons.get('A', 'this platform has no namespaces')}.",
             hint="See `mcp-conda-run doctor` for what would allow it, or use --isolation auto to run with less.",
             code="isolation-unavailable",
         )
-    if found.best == "C":
+    return _clone_tier(found.best, cache_dir), _why(found)
+
+
+def _namespace_tier(settings: Settings, name: str, cache_dir: Path, pasta: str) -> Tier:
+    from .namespaces import NamespaceTier  # noqa: PLC0415 - here and below: loads what only Linux has
+    from .pool import PooledTier  # noqa: PLC0415
+
+    if name == "A" and settings.pool_mb:
+        return PooledTier(cache_dir, memory_mb=settings.pool_mb, pasta=pasta)
+    return NamespaceTier(cache_dir, upper_on_disk=name == "A'", pasta=pasta)
+
+
+def _clone_tier(name: str, cache_dir: Path) -> Tier:
+    if name == "C":
         from .landlocked import LandlockTier  # noqa: PLC0415 - Linux only
 
-        return LandlockTier(cache_dir), _why(found)
-    return PlainTier(cache_dir), _why(found)
+        return LandlockTier(cache_dir)
+    return SeatbeltTier(cache_dir) if name == "seatbelt" else PlainTier(cache_dir)
 
 
 def full_by(settings: Settings) -> tuple[str, str]:
@@ -59,8 +75,12 @@ def full_by(settings: Settings) -> tuple[str, str]:
 
 def limits_rest_on(tier: Tier, limits: Limits) -> dict[str, str]:
     """Say for each limit what holds it in this tier; which control groups can be had here is tried out."""
-    in_walls = tier.name in STRICT
-    rests_on = held_limits(limits, upper_on_disk=tier.name == "A'") if in_walls else watched_limits(limits)
+    if tier.name in STRICT:
+        from .namespaces import held_limits  # noqa: PLC0415 - Linux only
+
+        rests_on = held_limits(limits, upper_on_disk=tier.name == "A'")
+    else:
+        rests_on = watched_limits(limits)
     return with_groups(rests_on, held_by_groups())
 
 

@@ -7,18 +7,15 @@ here: the run sees the host's own paths of them, and the guest maps constant str
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 from ..errors import HostError
 from ..guest import landlock
 from ..models import Isolation
-from .cloned import CloneTier, watched_limits
+from .cloned import watched_limits
+from .loopback import LoopbackTier
 from .order import Fence
 from .policy import NetworkPolicy
-from .proxy import proxy_variables, serving
 from .rootfs import DEVICES, ETC, SYSTEM
 from .tier import Launch
 
@@ -44,7 +41,7 @@ PROXY_PORT = (
 NO_SCOPES = "this kernel (Landlock before version 6) lets the run send signals to other processes of the server's user"
 
 
-class LandlockTier(CloneTier):
+class LandlockTier(LoopbackTier):
     """Runs locked in by Landlock and seccomp."""
 
     name = "C"
@@ -55,33 +52,13 @@ class LandlockTier(CloneTier):
         Raises:
             HostError: a mount is above the cache, or a network is asked for that this kernel cannot confine.
         """
-        for mount in launch.mounts:
-            if self.cache.is_relative_to(os.path.realpath(mount.source)):
-                raise HostError(
-                    f"{mount.source} cannot be mounted: the environments of all runs are below it.",
-                    hint="Choose another directory, or move the cache with MCP_CONDA_RUN_CACHE_DIR.",
-                    code="mount-refused",
-                )
+        super().check(launch)
         if not NetworkPolicy.parse(launch.network).nothing and landlock.version() < landlock.PORTS:
             raise HostError(
                 "This machine can only confine runs without network (its Landlock is older than version 4).",
                 hint="Use --network none, or --isolation none.",
                 code="network-not-enforceable",
             )
-
-    async def open_network(self, launch: Launch, stack: AsyncExitStack) -> tuple[int, ...]:
-        """Let a proxy listen on the host's loopback, at the one port that the run may connect to."""
-        policy = NetworkPolicy.parse(launch.network)
-        if policy.nothing:
-            return ()
-        listener = socket.create_server(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        await stack.enter_async_context(serving(listener, policy))
-        return (port,)
-
-    def network_variables(self, ports: tuple[int, ...]) -> Mapping[str, str]:
-        """Return the variables that lead to the proxy."""
-        return proxy_variables(*ports) if ports else {}
 
     def fence(self, launch: Launch, prefix: Path, scratch: Path, ports: tuple[int, ...]) -> Fence:
         """Allow the run its own directories, its mounts, and the system's libraries; of the host nothing else."""

@@ -87,8 +87,8 @@ def probe_now(directory: Path) -> Probe:
     """Try tiers until one works, the strongest first; `directory` is on the file system of the environments."""
     works: dict[str, bool] = {}
     reasons: dict[str, str] = {}
-    if sys.platform != "linux":
-        return Probe({}, {"A": "namespaces are Linux's"})
+    if platform.system() != "Linux":
+        return _probe_elsewhere(directory)
     with contextlib.closing(Spawner()) as spawner:
         for tier, upper_on_disk in (("A", False), ("A'", True)):
             reasons[tier] = _try(spawner, directory, partial(_namespace_order, upper_on_disk=upper_on_disk))
@@ -99,6 +99,23 @@ def probe_now(directory: Path) -> Probe:
             reasons["C"] = _try_landlock(spawner, directory)
             works["C"] = not reasons["C"]
     return Probe(works, {tier: reason for tier, reason in reasons.items() if reason})
+
+
+def _probe_elsewhere(directory: Path) -> Probe:
+    reasons = {"A": "namespaces are Linux's"}
+    if platform.system() != "Darwin":
+        return Probe({}, reasons)
+    with contextlib.closing(Spawner()) as spawner:
+        reason = _try(spawner, directory, _seatbelt_order)
+    return Probe({"seatbelt": not reason}, {**reasons, "seatbelt": reason} if reason else reasons)
+
+
+def _seatbelt_order(place: Path) -> Order:
+    from .seatbelt import PROGRAM, profile  # noqa: PLC0415 - not needed elsewhere
+
+    order = _fenced_order(place)
+    text = profile(read_only=[], writable=[str(place / "inside")], ports=[])
+    return dataclasses.replace(order, argv=[PROGRAM, "-p", text, *order.argv], fence=None)
 
 
 def _try(spawner: Spawner, directory: Path, make_order: Callable[[Path], Order]) -> str:
@@ -130,6 +147,13 @@ def _try_landlock(spawner: Spawner, directory: Path) -> str:
 def _landlock_order(place: Path) -> Order:
     from .landlocked import READABLE  # noqa: PLC0415 - Linux only
 
+    order = _fenced_order(place)
+    fence = Fence(read_only=READABLE, writable=[str(place / "inside")], devices=["/dev/null"])
+    return dataclasses.replace(order, fence=fence)
+
+
+def _fenced_order(place: Path) -> Order:
+    """Return an order that ends well if it can write to one directory, and not even read from another."""
     for name in ("prefix", "inside"):
         (place / name).mkdir()
     (place / "prefix" / "file").write_text("secret", encoding="ascii")
@@ -140,7 +164,6 @@ def _landlock_order(place: Path) -> Order:
         cwd=str(place),
         rlimits={},
         bounds=Bounds(),
-        fence=Fence(read_only=READABLE, writable=[str(place / "inside")], devices=["/dev/null"]),
     )
 
 
