@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from packaging.utils import canonicalize_name
+
 from ..errors import InstallError, RequestError
 from ..models import Candidate, FoundImport, ImportContext, PackageFacts, Plan, PlannedPackage, UnknownImport
 from .candidates import propose, rank, skeleton
@@ -186,7 +188,10 @@ class Planning:
     async def _explain(self, undecided: Sequence[Wanted]) -> None:
         """Say why nothing is installed for an import, with what may have been meant."""
         open_ones = []
+        named = {canonicalize_name(name) for _, name in self.packages}
         for one in undecided:
+            if canonicalize_name(one.module.partition(".")[0]) in named:
+                continue  # asked for by the name that the import has, too
             if one.item.context is ImportContext.HINT:
                 self.notes.append(f"{one.item.why} may need {one.module}, for which no channel has a package.")
             elif one.item.context not in OPTIONAL and one.module not in self.unknown:
@@ -238,7 +243,8 @@ class Planning:
         if verdict.answer is Answer.NO:
             self.notes.append(f"{package.name} is left out: {verdict.reason}.")
             return
-        self.packages.setdefault((package.manager, package.name), package)
+        name = canonicalize_name(package.name) if package.manager == "pypi" else package.name
+        self.packages.setdefault((package.manager, name), package)
 
     def _add_companions(self) -> None:
         """Add the packages without which those of the plan are of no use."""

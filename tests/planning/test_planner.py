@@ -320,6 +320,16 @@ async def test_a_project_with_the_name_of_another_ones_import_can_be_asked_for(p
     assert specs(await planner.plan(needs, make_index("django-ninja"))) == ["ninja"]
 
 
+async def test_a_project_of_pypi_is_planned_once_however_its_name_is_written(planner: Planner, make_index: MakeIndex):
+    found = await plan(planner, "import gurobipy", make_index(), ("pypi:GuRoBiPy",))
+    assert specs(found) == ["GuRoBiPy"]
+
+
+async def test_an_import_of_the_name_of_what_was_asked_for_is_not_unknown(planner: Planner, make_index: MakeIndex):
+    found = await plan(planner, "import nosuch_thing.part", make_index(), ("pypi:nosuch-thing",))
+    assert (specs(found), found.unknown) == (["nosuch-thing"], ())
+
+
 async def test_a_mirror_stands_for_conda_forge_and_this_is_said(planner: Planner, make_index: MakeIndex):
     found = await plan(planner, "", make_index("rdkit"), ("conda-forge::rdkit",))
     assert specs(found) == ["rdkit"]
