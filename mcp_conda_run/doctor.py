@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 
 from . import __version__
 from .conda.choose import choose_engine
-from .conda.world import known_world
 from .conda.engine import current_platform
+from .conda.world import known_world
 from .environments.disk import file_system
 from .environments.store import Store
-from .environments.templates import find_template, shipped_templates
+from .environments.template_listing import default_name, template_states
+from .environments.templates import AUTO, find_template, shipped_templates
 from .environments.verify import repair, verify
 from .errors import CondaRunError
 from .sandbox.advice import advice
@@ -115,9 +116,20 @@ def _isolation(settings: Settings) -> Iterator[Finding]:
 
 
 def _templates(settings: Settings) -> Iterator[Finding]:
-    yield Finding("templates", ", ".join(sorted(shipped_templates())) or "none", is_problem=not shipped_templates())
-    template = find_template(settings.template, settings.channels)
-    yield Finding("template", f"{template.name} ({template.path}), channels {', '.join(template.channels)}")
+    states = template_states(settings, Store(settings.cache_dir))
+    ready = [state.name for state in states if state.environment is not None]
+    listed = ", ".join(state.name for state in states)
+    yield Finding("templates", f"{listed}; ready: {', '.join(ready) or 'none'}", is_problem=not shipped_templates())
+    for state in states:
+        if state.problem and state.origin != "configured":
+            yield Finding(f"template/{state.name}", state.problem, "Mend it, or `mcp-conda-run templates remove` it.")
+        for lock in state.stale:
+            hint = f"Run `mcp-conda-run lock {state.name}`; until then the setting stale_lock says what happens."
+            yield Finding(f"template/{state.name}", f"its lock {lock} is stale", hint)
+    template = find_template(default_name(settings), settings.channels, settings.templates_dir)
+    asked = "chosen by what the code imports, else " if settings.template == AUTO else ""
+    channels = ", ".join(template.channels) or "those of its packages"
+    yield Finding("template", f"{asked}{template.name} ({template.path}), channels {channels}")
 
 
 def _cache(settings: Settings) -> Iterator[Finding]:

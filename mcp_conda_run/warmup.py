@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from .conda.locking import ALL_PLATFORMS
 from .environments.download import download
 from .environments.provision import Provided
@@ -91,6 +94,7 @@ def promised_modules(provided: Provided) -> list[str]:
     if provided.template.imports or provided.template.is_lock:
         return sorted(provided.template.imports)
     named = {spec.split()[0].split("=")[0].split(">")[0].split("<")[0] for spec in provided.template.specs}
+    named |= {str(canonicalize_name(Requirement(text).name)) for text in provided.template.pip}
     environment = provided.environment
     return sorted(
         module

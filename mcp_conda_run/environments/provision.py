@@ -118,7 +118,7 @@ class Provisioner:
                 await self.lock(template, [self._platform], lock, tell)
             packages = read_lock(lock, self._platform)
             self._check_wheels(template, packages)
-            return await self._build(packages, packages, tell, wheels=self._wheels if _has_wheels(packages) else None)
+            return await self._build_locked(packages, tell)
 
         environment = await self._shared(f"template {lock}", make, progress)
         return Provided(environment, _as_locked(template, environment), built=True, notes=notes)
@@ -257,6 +257,13 @@ class Provisioner:
         for job in jobs:
             job.task.cancel()
         await asyncio.gather(*(job.task for job in jobs), return_exceptions=True)
+
+    async def _build_locked(self, packages: Sequence[LockedPackage], progress: ProgressCallback) -> Environment:
+        """Make what a lock pins; its wheels go on top of what locking has installed to resolve them, if it has."""
+        if not _has_wheels(packages):
+            return await self._build(packages, packages, progress)
+        conda = self._store.claim(environment_key([p for p in packages if p.manager == "conda"]))
+        return await self._build(packages, packages, progress, base=conda, wheels=self._wheels)
 
     def _check_wheels(self, template: Template, packages: Sequence[LockedPackage]) -> None:
         """Refuse a template with packages of PyPI where these are switched off."""

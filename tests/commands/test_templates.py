@@ -82,6 +82,7 @@ def test_a_lock_is_written_beside_the_template_and_a_change_is_noticed(command: 
     (mine.parent / "templates" / mine.name).write_text("dependencies: [python, pip, 'numpy >=2']\n")
     assert by_name(command("templates", "--json"))["mine"]["stale"] != []
     assert "is stale" in command("templates", "show", "mine").stdout
+    assert "is stale" in command("doctor").stdout
     assert "is stale" in command("warmup", "--template", "mine").stdout
 
 
