@@ -12,7 +12,7 @@ from ..errors import HostError
 from ..settings import MEBIBYTE, Settings
 from ..terminal import size
 from .care import remove_excess, remove_older
-from .store import Store
+from .store import CARE_LOCK, Store
 
 Cleaning = Callable[[Store], list[str]]
 
@@ -75,6 +75,6 @@ def _delete_everything(store: Store) -> list[str]:
             hint="Stop the servers that use this cache first.",
             code="cache-in-use",
         )
-    for directory in store.parts:
-        store.trash.discard(directory)
+    for part in (*store.parts, store.root / CARE_LOCK):
+        store.trash.discard(part)
     return []

@@ -46,6 +46,8 @@ FORMAT = 1
 """Raised when the layout of an environment changes: old ones are then built again."""
 
 _POLL_S = 0.05
+CARE_LOCK = ".care.lock"
+"""Held while packages are removed from the package cache."""
 
 
 def environment_key(packages: Iterable[LockedPackage]) -> str:
@@ -121,7 +123,7 @@ class Store:
         """Return all directories that hold something, but for the owners and the trash."""
         return (
             *(self.packages, self.repodata, self.index, self.pypi, self.locks, self.solutions, self.planning),
-            *(self.envs, self.guest, self.sandbox, self.runs, self.scratch, self.records),
+            *(self.envs, self.guest, self.sandbox, self.runs, self.scratch, self.records, self.stamps),
         )
 
     # --- the life of a process ------------------------------------------------------------------------------------
@@ -345,7 +347,7 @@ class Store:
 
     @property
     def _care_lock(self) -> filelock.BaseFileLock:
-        return self._lock(self.root / ".care.lock")
+        return self._lock(self.root / CARE_LOCK)
 
     def _is_locked(self, lock: filelock.BaseFileLock) -> bool:
         with self._if_free(lock) as free:

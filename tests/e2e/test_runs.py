@@ -11,6 +11,7 @@ import pytest
 
 from mcp_conda_run import RunRequest, Runtime
 from mcp_conda_run.models import Progress, Status
+from mcp_conda_run.sandbox.files_out import now_ns
 
 from ..support.warm import small_settings
 
@@ -250,6 +251,8 @@ async def test_a_run_says_how_it_was_started(runtime: Runtime):
 
 async def test_what_a_run_changed_below_the_mount_is_listed(runtime: Runtime, tmp_path: Path):
     (tmp_path / "old.txt").write_text("old")
+    while now_ns() <= (tmp_path / "old.txt").stat().st_ctime_ns:  # the clock of files ticks every few milliseconds
+        await asyncio.sleep(0)
     code = (
         "import os\nos.makedirs('/working/a')\nopen('/working/a/new.txt', 'w').write('new')\n"
         "os.symlink('/etc', '/working/link')"

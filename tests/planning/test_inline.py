@@ -147,9 +147,9 @@ def test_windows_line_ends_are_read():
 
 
 def test_a_megabyte_of_begun_blocks_is_read_in_linear_time():
-    began = time.perf_counter()
+    began = time.process_time()
     read("# /// script\n" * 80_000)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 10, "in quadratic time it takes minutes"
 
 
 @given(

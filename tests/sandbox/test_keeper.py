@@ -189,7 +189,8 @@ async def test_a_failed_start_does_not_stop_the_next_one(spawner: Spawner):
 async def test_a_dead_spawner_is_started_again(spawner: Spawner):
     async with started(spawner, "pass") as process:
         await process.wait()
-    [child] = [c for c in psutil.Process().children() if "spawner" in " ".join(c.cmdline())]
+    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    [child] = [process for process in living if "spawner" in " ".join(process.cmdline())]
     child.kill()
     await asyncio.to_thread(psutil.wait_procs, [child], WAIT_S)
     async with started(spawner, "pass") as process:

@@ -48,7 +48,8 @@ class Usage:
 
 def usage() -> Usage:
     """Measure, once everything that is on its way out is gone."""
-    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    below = psutil.Process().children(recursive=True)
+    family = [psutil.Process(), *(process for process in below if process.status() != psutil.STATUS_ZOMBIE)]
     return Usage(
         descriptors=sum(process.num_fds() for process in family),
         processes=len(family),

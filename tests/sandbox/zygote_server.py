@@ -67,6 +67,12 @@ class Server:
         self._process.wait()
 
 
+def replace_file(path: Path, text: str) -> None:
+    """Give a file of an environment another content; clones that share the file keep the old one."""
+    path.unlink()
+    path.write_text(text)
+
+
 def zygote_place(installed: Path, user: str) -> Place:
     """Return a user's places, the guest's modules among them."""
     place = make_place(installed, user)

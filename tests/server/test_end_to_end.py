@@ -13,7 +13,7 @@ from mcp.client.stdio import stdio_client
 
 from .conftest import text
 from .real import STDIO, environment
-from .wire import ROOT, SIGNALS, Wire, appears, is_alive, started, wait_until
+from .wire import PROMPT_S, ROOT, SIGNALS, Wire, appears, is_alive, started, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -188,7 +188,7 @@ def test_a_signal_leaves_no_process_and_no_prefix(wire, working, env, number):
     wire.process.send_signal(number)
     code, seconds = wire.wait()
     assert (code, of_this_run(marker)) == (128 + number, [])
-    assert seconds < 2
+    assert seconds < PROMPT_S
     assert list((Path(env["MCP_CONDA_RUN_CACHE_DIR"]) / "runs").iterdir()) == []
 
 
@@ -197,7 +197,7 @@ def test_the_end_of_input_leaves_no_process_and_no_prefix(wire, working, env):
     wire.close_input()
     code, seconds = wire.wait()
     assert (code, of_this_run(marker)) == (0, [])
-    assert seconds < 2
+    assert seconds < PROMPT_S
     assert list((Path(env["MCP_CONDA_RUN_CACHE_DIR"]) / "runs").iterdir()) == []
 
 

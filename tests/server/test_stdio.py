@@ -11,11 +11,9 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
 from .conftest import text
-from .wire import ROOT, SCRIPTED, SIGNALS, Wire, appears, is_alive, started, wait_until
+from .wire import PROMPT_S, ROOT, SCRIPTED, SIGNALS, Wire, appears, is_alive, started, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-
-PROMPT_S = 2.0
 
 
 @pytest.fixture
