@@ -30,7 +30,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(TEXTS))
 def test_a_file_of_each_kind_is_kept_and_known_for_what_it_is(tmp_path: Path, directory: Path, kind: Kind) -> None:
     path = tmp_path / "any.txt"
     path.write_text(TEXTS[kind])
