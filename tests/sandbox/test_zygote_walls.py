@@ -14,7 +14,7 @@ from .conftest import USERS
 from .test_escape import ALLOWED, ATTEMPTS, WALLS, make_targets
 from .test_tiers import contents
 from .test_walls import FILL, FORKS
-from .zygote_server import Server, server, servers
+from .zygote_server import Server, replace_file, server, servers
 
 __all__ = ["server", "servers"]
 
