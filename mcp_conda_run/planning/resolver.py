@@ -137,7 +137,7 @@ class Resolver:
         yield from by_affix(root)
         if spelled(root) in self.tables.same:
             reason = f"{root} is known to be brought by the package of its name"
-            yield Proposal(spellings(root), "override", reason, 1, evidence=False, pypi=canonicalize_name(root))
+            yield Proposal((), "override", reason, 1, pypi=canonicalize_name(root))
         if "." in module and not namespace:
             for parts in prefixes(module, 2):
                 name = ".".join(parts)

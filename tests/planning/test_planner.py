@@ -164,6 +164,11 @@ async def test_a_name_that_the_channel_has_for_something_else_is_never_taken(pla
     assert [one.import_name for one in found.unknown] == ["frobnicate"]
 
 
+async def test_a_program_is_not_taken_for_the_python_package_of_its_name(planner: Planner, make_index: MakeIndex):
+    (package,) = (await plan(planner, "import wasmer", make_index(other=["wasmer"]))).packages
+    assert (package.manager, package.name) == ("pypi", "wasmer")
+
+
 async def test_identity_needs_evidence_that_it_is_a_python_package(planner: Planner, make_index: MakeIndex):
     found = await plan(planner, "import my_tool", make_index("my-tool"))
     assert decisions(found) == {"my-tool": "identity"}
