@@ -27,6 +27,7 @@ from .safe_yaml import UnusableYaml, load_file
 
 __all__ = [
     "INPUT_DIGEST",
+    "MAX_LOCK_BYTES",
     "EnvironmentFile",
     "channel_name",
     "input_digest",
@@ -43,7 +44,9 @@ INPUT_DIGEST = "mcp-conda-run-input"
 """The key in a lock's custom metadata that holds the digest of what it was made from."""
 
 ARCHIVE = re.compile(r"(?P<stem>[^/\\]+-(?P<build>[A-Za-z0-9_][A-Za-z0-9_.+]*))\.(conda|tar\.bz2)")
-ADDRESS = re.compile(r"(?P<channel>(https?://[^/\s]+|file://)(/\S*)?)/(?P<subdir>[a-z0-9-]+)/(?P<file>[^/\s?#]+)")
+ADDRESS = re.compile(
+    r"(?P<channel>((?:https?|s3|oci)://[^/\s]+|file://)(/\S*)?)/(?P<subdir>[a-z0-9-]+)/(?P<file>[^/\s?#]+)"
+)
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MD5 = re.compile(r"[0-9a-f]{32}")
 NAME_OF_SPEC = re.compile(r"(?:[^:\s]+(?:::))?([A-Za-z0-9_.-]+)")

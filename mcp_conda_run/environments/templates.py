@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cache, lru_cache
 from pathlib import Path
 
-from ..conda.lockfile import read_environment
+from ..conda.lockfile import MAX_LOCK_BYTES, read_environment
 from ..errors import RequestError, SettingsError
 
 DEFAULT_CHANNELS = ("conda-forge",)
@@ -117,6 +117,9 @@ def find_template(name: str, channels: tuple[str, ...] = (), directory: Path | N
         RequestError: there is none.
         SettingsError: it cannot be used.
     """
+    shipped = shipped_templates().get(name)
+    if shipped is not None:  # the common case, for every run: the user's directory is not listed
+        return read_template(shipped, channels)
     known = known_templates(directory)
     if name in known:
         return read_template(known[name], channels)
@@ -194,6 +197,11 @@ def _read(path: Path, channels: tuple[str, ...], _: tuple[int, int]) -> Template
 
 def _digest(path: Path) -> str:
     try:
+        if path.stat().st_size > MAX_LOCK_BYTES:
+            raise SettingsError(
+                f"The template {path} cannot be used: it is larger than {MAX_LOCK_BYTES // 1024**2} MiB.",
+                code="bad-template",
+            )
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,27 @@ def test_a_template_whose_name_is_no_word_is_refused(tmp_path: Path):
     path.write_text("dependencies: [python]\n")
     with pytest.raises(SettingsError, match="plain word"):
         read_template(path)
+
+
+@pytest.mark.parametrize("head", ["@EXPLICIT\n", "version: 1\nmetadata: {}\n", "version: 6\nenvironments: {}\n"])
+def test_a_file_larger_than_any_lock_is_refused_unread(tmp_path: Path, head: str):
+    path = tmp_path / "huge.yml"
+    path.write_text(head)
+    os.truncate(path, 1 << 40)  # sparse
+    with pytest.raises(SettingsError, match="larger than 64 MiB"):
+        read_template(path)
+
+
+def test_an_environment_file_larger_than_any_is_refused_unread(tmp_path: Path):
+    path = tmp_path / "huge.yml"
+    path.write_text("dependencies: [python]\n")
+    os.truncate(path, 1 << 40)
+    with pytest.raises(SettingsError, match="larger than"):
+        read_template(path)
+
+
+def test_what_is_no_file_is_no_template(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.yml")
+    for name in (tmp_path / "pipe.yml", tmp_path, "a\0.yml", "/dev/zero"):
+        with pytest.raises(RequestError, match="no template"):
+            find_template(str(name))
