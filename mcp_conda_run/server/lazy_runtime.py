@@ -7,6 +7,7 @@ by importing the server.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -61,14 +62,24 @@ def runtime_opener(settings: Settings) -> OpenRunner:
     async def opened() -> AsyncIterator[Runner]:
         runtime_class = await asyncio.to_thread(_runtime_class)
         async with runtime_class(settings) as runtime:
-            yield runtime
+            # What is loaded by now stays for good; to look through it again and again would stop the event loop each
+            # time for some ten milliseconds.
+            gc.freeze()
+            try:
+                yield runtime
+            finally:
+                gc.unfreeze()
 
     return opened
 
 
 def _runtime_class() -> type[Runtime]:
-    from ..runtime import Runtime  # noqa: PLC0415 - heavy; the handshake must not wait for it
+    from ..planning.hints import load_rules  # noqa: PLC0415 - heavy; the handshake must not wait for it
+    from ..planning.tables import load_tables  # noqa: PLC0415
+    from ..runtime import Runtime  # noqa: PLC0415
 
+    load_rules()  # the first run would do both in the event loop
+    load_tables()
     return Runtime
 
 
