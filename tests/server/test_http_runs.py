@@ -13,6 +13,8 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from mcp_conda_run.server.tasks import IDENTIFIER
+
 from .conftest import text
 from .real import HTTP, environment
 from .test_end_to_end import of_this_run
@@ -55,26 +57,52 @@ async def test_code_runs(web, transport, mode):
     assert "<return_value>\n6\n</return_value>" in text(answer)
 
 
-def post_and_hang_up(web: Web, code: str, begun: Path) -> None:
-    """Call a tool as a client of the newest protocol, and drop the connection once the code runs."""
+def modern_request(
+    method: str, about: str, params: dict, extensions: dict[str, dict] | None = None
+) -> tuple[str, dict[str, str]]:
+    """Return the body and the headers of a request as a client of the newest protocol sends it."""
     envelope = {
         "io.modelcontextprotocol/protocolVersion": NEWEST,
         "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
-        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientCapabilities": {"extensions": extensions or {}},
     }
-    params = {"name": "run_python_code", "arguments": {"python_code": code}, "_meta": envelope}
     headers = {
         "Content-Type": "application/json",
         "Accept": "application/json, text/event-stream",
         "MCP-Protocol-Version": NEWEST,
-        "Mcp-Method": "tools/call",
-        "Mcp-Name": "run_python_code",
+        "Mcp-Method": method,
+        "Mcp-Name": about,
     }
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params | {"_meta": envelope}}), headers
+
+
+def post_and_hang_up(web: Web, code: str, begun: Path) -> None:
+    """Call a tool, and drop the connection once the code runs."""
     caller = http.client.HTTPConnection(urlsplit(web.base).netloc, timeout=60)
-    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    call = {"name": "run_python_code", "arguments": {"python_code": code}}
+    body, headers = modern_request("tools/call", "run_python_code", call)
     caller.request("POST", "/mcp", body, headers)
     appears(begun)
     caller.close()
+
+
+def ask(web: Web, method: str, about: str, **params) -> dict:
+    """Ask as a client that takes tasks, each time over a connection of its own."""
+    body, headers = modern_request(method, about, params, {IDENTIFIER: {}})
+    said = httpx2.post(f"{web.base}/mcp", content=body, headers=headers, timeout=60).text
+    return json.loads(said.rpartition("data: ")[2])["result"]
+
+
+def test_a_task_outlives_the_connection_that_began_it(web, working):
+    arguments = {"python_code": code_that_waits("task"), "wait_s": 0}
+    handle = ask(web, "tools/call", "run_python_code", name="run_python_code", arguments=arguments)
+    assert (handle["resultType"], handle["status"]) == ("task", "working")
+    number = handle["taskId"]
+    appears(working / "begun")
+    (working / "go").touch()
+    wait_until(lambda: ask(web, "tasks/get", number, taskId=number)["status"] == "completed")
+    result = ask(web, "tasks/get", number, taskId=number)["result"]
+    assert "went on" in result["content"][0]["text"]
 
 
 def test_a_dropped_connection_kills_its_run(web, working):
