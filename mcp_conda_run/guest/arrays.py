@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .display import Converter
 
 
+WIDE = 200
+"""A DataFrame with more columns than this is converted as a whole."""
+
+
 def array(to: Converter, value: Any) -> Any:
     """Return a numpy array as nested lists; masked elements are null."""
     kind = value.dtype.kind
@@ -62,13 +66,13 @@ def frame(to: Converter, value: Any) -> Any:
     columns = to.items(value.columns.tolist(), width)
     rows = rows_that_fit(to, len(value), len(value) * max(width, 1))
     part = value.iloc[:rows, : len(columns)]
-    cells = [part.iloc[:, position].tolist() for position in range(len(columns))]
+    rows_of_cells = cells_by_row(part)
     index: list[Any] = []
     data: list[Any] = []
-    for position, label in enumerate(part.index.tolist()):
+    for label, cells in zip(part.index.tolist(), rows_of_cells):  # noqa: B905 - equal lengths by construction
         if to.full():
             break
-        name, row = to.inner(label), [to.inner(column[position]) for column in cells]
+        name, row = to.inner(label), [to.inner(cell) for cell in cells]
         if to.left < 0:  # no part of a row
             to.left = 0
             break
@@ -76,6 +80,18 @@ def frame(to: Converter, value: Any) -> Any:
         data.append(row)
     to.truncated = to.truncated or len(index) < len(value)
     return {"columns": columns, "index": index, "data": data}
+
+
+def cells_by_row(part: Any) -> Any:
+    """Return the cells of a DataFrame as Python objects, row by row.
+
+    Taking its columns one by one keeps their types apart, but takes a tenth of a millisecond for each.
+    """
+    width = part.shape[1]
+    if width > WIDE:
+        return part.to_numpy(dtype=object).tolist()
+    columns = [part.iloc[:, position].tolist() for position in range(width)]
+    return [[column[row] for column in columns] for row in range(len(part))]
 
 
 def series(to: Converter, value: Any) -> Any:

@@ -15,20 +15,27 @@ from .timing import Series
 
 PLOT = """
 import matplotlib.pyplot as plt
+plt.rcParams.update({"font.size": 10, "text.color": "#222222", "axes.labelcolor": "#222222"})
 rows = [row for row in ROWS if row["median_ms"]]
-figure, axes = plt.subplots(figsize=(9, 0.3 * len(rows) + 1.2))
+figure, axes = plt.subplots(figsize=(9, 0.27 * len(rows) + 1.1), facecolor="white")  # white: legible in dark mode too
 places = range(len(rows))
+middle = [row["median_ms"] for row in rows]
 low = [row["median_ms"] - row["p10_ms"] for row in rows]
 high = [row["p90_ms"] - row["median_ms"] for row in rows]
-colors = {"pool": "tab:green", "fork": "tab:olive", "exec": "tab:blue"}
-axes.barh(places, [row["median_ms"] for row in rows], xerr=[low, high],
-          color=[colors.get(row["name"].rpartition(": ")[2], "tab:gray") for row in rows])
+colors = {"pool": "#2a9d55", "fork": "#8fb82e", "exec": "#3b78c3"}
+axes.barh(places, middle, xerr=[low, high], ecolor="#555555", error_kw={"elinewidth": 1},
+          color=[colors.get(row["name"].rpartition(": ")[2], "#d08a3c" if "MCP" in row["name"] else "#9a9a9a")
+                 for row in rows])
+for place, row in zip(places, rows):
+    axes.text(row["p90_ms"] * 1.15, place, f"{row['median_ms']:.3g} ms", va="center", fontsize=8, color="#222222")
 axes.set_xscale("log")
+axes.set_xlim(right=max(row["p90_ms"] for row in rows) * 4)
 axes.set_yticks(places, [row["name"] for row in rows])
 axes.invert_yaxis()
-axes.set_xlabel("milliseconds, host to host (median, 10th to 90th percentile)")
+axes.spines[["top", "right"]].set_visible(False)
+axes.set_xlabel("milliseconds, logarithmic; bars are medians, lines the 10th to 90th percentile")
 figure.tight_layout()
-figure.savefig("/working/plot.png", dpi=130)
+figure.savefig("/working/plot.png", dpi=110)
 """
 
 

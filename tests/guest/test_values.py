@@ -310,3 +310,19 @@ async def test_a_hostile_value_is_described_all_the_same(run_any, name):
 async def test_a_repr_that_raises_is_named(run_any):
     text = described(await run_any("class X:\n    def __repr__(self): 1 / 0\nX()")).text
     assert text == "<__main__.X object whose repr raised ZeroDivisionError>"
+
+
+async def test_of_a_very_wide_table_rows_are_kept_too(run):
+    found = described(await run("import numpy as np, pandas as pd\npd.DataFrame(np.zeros((2, 20_000)))"))
+    assert [len(row) for row in found.json["data"]] == [20_000]
+    assert found.truncated
+
+
+@pytest.mark.parametrize("columns", [3, 300])
+async def test_the_cells_of_a_table_are_the_same_however_wide_it_is(run, columns: int):
+    code = (
+        "import pandas as pd\nkinds = ([1, None], ['a', 'b'], pd.to_datetime(['2020-01-01', None]))\n"
+        f"pd.DataFrame({{i: kinds[i % 3] for i in range({columns})}})"
+    )
+    found = described(await run(code))
+    assert [row[-3:] for row in found.json["data"]] == [[1.0, "a", "2020-01-01T00:00:00"], [None, "b", None]]
