@@ -2,8 +2,8 @@
 
 Runs are started by processes that fork, are reached over sockets whose ends travel between processes, and have their
 output read from pipes by the event loop; none of these is there on Windows. A Job Object could bound a run there, but
-not confine it. Until somebody can try such a tier on a real machine, there is none: planning and locking work, runs
-are refused with a clear error.
+not confine it. Until somebody can try such a tier on a real machine, there is none: runs are refused with a clear
+error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class UnsupportedTier:
         """
         raise HostError(
             f"Runs cannot be started on this platform ({sys.platform}) yet.",
-            hint="Use WSL2, Linux or macOS; planning and locking work here.",
+            hint="Use WSL2, Linux or macOS.",
             code="platform-unsupported",
         )
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from . import protocol
 from .others import POOL, measure_others
+from .prefix import measure_prefix
 from .report import plot, rows_of, show, write_json
 from .servers import measure_calls, measure_server_start
 from .soak import soak
 from .starts import Ways, measure_new_set, measure_starts, measure_sustained
 from .timing import Series
 
-PARTS = ("starts", "new-set", "calls", "server-start", "others", "sustained")
+PARTS = ("starts", "new-set", "calls", "server-start", "others", "sustained", "prefix")
 
 
 def arguments() -> argparse.Namespace:
@@ -46,6 +47,8 @@ async def measure(ways: Ways, given: argparse.Namespace) -> tuple[list[Series], 
         found += await measure_server_start(few)
     if "others" in given.only:
         found += await measure_others(few)
+    if "prefix" in given.only:
+        found += await measure_prefix(ways, few)
     if "sustained" in given.only:
         series, load = await measure_sustained(ways)
         found.append(series)

@@ -161,3 +161,55 @@ async def test_nothing_is_left_a_second_after_the_server_was_killed(place: Place
         killed = time.monotonic()
         while alive(tag) and time.monotonic() < killed + 1:
             os.sched_yield()
+
+
+# --- two at once ------------------------------------------------------------------------------------------------------
+
+VICTIM = """
+import os, socket, time
+name = socket.socket(socket.AF_UNIX)
+name.bind("\\0" + "of-one-run")
+name.listen()
+port = socket.create_server(("127.0.0.1", 5555))
+open("/tmp/mine", "w").close()
+open("there", "w").close()
+while not os.path.exists("done"):
+    time.sleep(0.01)
+print("alive")
+"""
+NEIGHBOUR = """
+import os, socket
+seen = [name for name in os.listdir("/proc") if name.isdigit() and int(name) > 2]
+reached = []
+for family, address in ((socket.AF_UNIX, "\\0of-one-run"), (socket.AF_INET, ("127.0.0.1", 5555))):
+    try:
+        socket.socket(family).connect(address)
+        reached.append(address)
+    except OSError:
+        pass
+signalled = 0
+for pid in (-1, *range(3, 5000)):
+    try:
+        os.kill(pid, 9)
+        signalled += 1
+    except OSError:
+        pass
+print(seen, reached, signalled, os.path.exists("/tmp/mine"))
+open("done", "w").close()
+"""
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_two_runs_at_once_neither_see_nor_reach_nor_signal_each_other(place: Place, tmp_path: Path, way: str):
+    pooled, plain = PooledTier(place.cache), NamespaceTier(place.cache)
+    launch = make_launch(place.cache, workspace=str(tmp_path))
+    try:
+        first = asyncio.create_task(run_as(pooled, plain, way, launch, VICTIM))
+        while not (tmp_path / "there").exists() and not first.done():  # noqa: ASYNC110 - another process's
+            await asyncio.sleep(0.01)
+        _, neighbour = await run_as(pooled, plain, way, launch, NEIGHBOUR)
+        _, victim = await first
+    finally:
+        pooled.close()
+        plain.close()
+    assert (victim.stdout, neighbour.stdout) == ("alive\n", "[] [] 0 False\n")
