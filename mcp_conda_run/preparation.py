@@ -156,8 +156,12 @@ class Preparation:
             wheels = await self._provisioner.foreseen(base, plan, no_progress, alone=needs.declared_only)
             return await self._planner.with_dependencies(plan, wheels, index) if wheels else plan
         except InstallError as error:
-            told = error.code.startswith("pypi-")
-            return replace(plan, notes=(*plan.notes, error.message)) if told else plan
+            if not error.code.startswith("pypi-"):
+                return plan
+            refused = derived(plan)
+            if refused:  # to ask PyPI for the same again would only take time
+                return without(plan, refused, error.message)
+            return replace(plan, notes=(*plan.notes, error.message))
 
     async def _extend(
         self, prepared: Prepared, phases: Phases, progress: ProgressCallback, ask: Ask | None
@@ -198,10 +202,10 @@ class Preparation:
             own = tuple(item for item in plan.packages if item.decision != "dependency")
             if len(own) < len(plan.packages) and error.code in {"unsatisfiable", "pypi-conflict"}:
                 return await self._provide(needs, base, replace(plan, packages=own), progress)
-            derived = [item for item in plan.packages if item.manager == "pypi" and item.decision not in BY_NAME]
-            if not derived or not error.code.startswith("pypi-"):
+            refused = derived(plan)
+            if not refused or not error.code.startswith("pypi-"):
                 raise
-            plan = without(plan, derived, error.message)
+            plan = without(plan, refused, error.message)
         if not (plan.packages or plan.python):
             return plan, base
         return plan, await self._provisioner.extended(base, plan, progress, alone=needs.declared_only)
@@ -227,11 +231,16 @@ def wrong_choice(package: PlannedPackage) -> str:
     )
 
 
+def derived(plan: Plan) -> list[PlannedPackage]:
+    """Return the packages of PyPI in a plan that nobody asked for by name."""
+    return [item for item in plan.packages if item.manager == "pypi" and item.decision not in BY_NAME]
+
+
 def without(plan: Plan, refused: Sequence[PlannedPackage], why: str) -> Plan:
-    """Return the plan without some packages of PyPI; their imports are unknown then."""
+    """Return the plan without some packages of PyPI and what these need; their imports are unknown then."""
     unknown = tuple(
         UnknownImport(package.import_name or package.name, f"{package.name} of PyPI cannot be had: {why}")
         for package in refused
     )
-    kept = tuple(package for package in plan.packages if package not in refused)
+    kept = tuple(item for item in plan.packages if item not in refused and item.decision != "dependency")
     return replace(plan, packages=kept, unknown=(*plan.unknown, *unknown))
