@@ -8,8 +8,7 @@ are those of `sandbox/confinement.py`; what differs is that the zygote's root se
 to be entered: the sources of the mounts lie in a hidden directory, which is taken off.
 
 Messages to the keeper: from pid 2 `started`, with descriptors of the stage and, if asked for, of the listening socket
-for the proxy, or `!` and the reason if something fails; then from pid 1 the main process's wait status as a number, and
-whether it left no other process behind.
+for the proxy, or `!` and the reason if something fails; then from pid 1 the main process's wait status as a number.
 """
 
 from __future__ import annotations
@@ -83,20 +82,10 @@ def be_first(main: int, reports: int) -> NoReturn:
         while True:
             pid, status = os.wait()
             if pid == main:
-                os.write(0, b"%d %d" % (status, is_alone()))
+                os.write(0, b"%d" % status)
                 break
     finally:
         os._exit(0)
-
-
-def is_alone() -> bool:
-    """Say whether no other process of the namespace is left: those whose parents have ended are children of pid 1."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return True
-    return False
 
 
 # --- pid 2 ------------------------------------------------------------------------------------------------------------

@@ -192,7 +192,6 @@ class Lifeline:
         no_network: why the run has no network although it should; empty if it has what it should.
         listener: the socket that listens in the run's network, or None.
         memory_bytes: the most memory that was seen, once the main process has ended.
-        alone: whether the main process left no other behind.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -207,7 +206,6 @@ class Lifeline:
         self.no_network = ""
         self.listener: socket.socket | None = None
         self.memory_bytes = 0
-        self.alone = False
         self._task = loop.create_task(self._follow(), name="lifeline")
 
     async def started(self) -> int:
@@ -263,7 +261,7 @@ class Lifeline:
 
     async def _receive(self) -> bytes:
         """Return what the keeper sends next; a descriptor that comes with it is the proxy's listening socket."""
-        await _readable(self._end)
+        await readable(self._end)
         data, descriptors, _, _ = socket.recv_fds(self._end, 4096, 1)
         for descriptor in descriptors:
             self.listener = socket.socket(fileno=descriptor)
@@ -285,7 +283,6 @@ class Lifeline:
         elif "status" in report and not self._exit.done():
             self.keeper_reported_end = True
             self.memory_bytes = int(report["memory_bytes"])
-            self.alone = bool(report.get("alone"))  # said by zygotes' keepers: it left no other process behind
             self._exit.set_result(exit_from_status(int(report["status"]), str(report["limit"])))
 
     def _settle(self, error: HostError) -> None:
@@ -297,7 +294,7 @@ class Lifeline:
             self._exit.set_result(Exit(None, "SIGKILL"))
 
 
-async def _readable(end: socket.socket) -> None:
+async def readable(end: socket.socket) -> None:
     """Wait until there is something to read, or the end."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()

@@ -22,7 +22,7 @@ from typing import Any
 from ..errors import HostError
 from .order import Order
 from .running import finish
-from .spawner_client import PACKAGE, Channels, Lifeline
+from .spawner_client import PACKAGE, Channels, Lifeline, readable
 from .zygotes_order import MAX_MESSAGE_BYTES, Fork, ZygotePlan, pack, send_fork
 
 _log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ class Child:
         await self.lifeline.started()
         control = self.channels.control
         control.setblocking(False)
-        await _readable(control)
+        await readable(control)
         if not _peek(control):
             raise HostError("A run's process could not be prepared.")
 
@@ -244,22 +244,6 @@ class Child:
             if listener is not None:
                 listener.close()
             self.channels.close()
-
-
-async def _readable(end: socket.socket) -> None:
-    """Wait until there is something to read, or the end."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def set_ready() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(end, set_ready)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(end)
 
 
 def _peek(end: socket.socket) -> bool:

@@ -277,10 +277,9 @@ class Keeper:
             listeners, descriptors = tuple(descriptors), []
             self._enroller.ask(run.group, run.processes, lambda all_in: self._begun(run, listeners, all_in))
         elif data[:1].isdigit():
-            words = [int(word) for word in data.split() if word.isdigit()]
-            status, alone = words[0] & 0xFFFF, words[1:] == [1]
+            status = int(data.split()[0]) & 0xFFFF if data.split()[0].isdigit() else int(signal.SIGKILL)
             run.limit = run.limit or ("memory" if run.watch.exceeded_by_group() else "")
-            run.report(status=status, limit=run.limit, memory_bytes=run.watch.peak_bytes, alone=alone)
+            run.report(status=status, limit=run.limit, memory_bytes=run.watch.peak_bytes)
         else:
             run.report(failed=data[1:].decode("utf-8", "replace"))
         for descriptor in descriptors:

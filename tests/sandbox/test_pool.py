@@ -264,6 +264,33 @@ async def test_a_zygote_without_descriptors_costs_no_run(tier: PooledTier, place
     assert await says(tier, launch) == ("exec", "42")
 
 
+FAILING_FORK = """
+import os
+fork, calls = os.fork, []
+def failing():
+    calls.append(0)
+    if len(calls) == {number}: raise OSError(12, "Cannot allocate memory")
+    return fork()
+os.fork = failing
+"""
+
+
+@pytest.mark.parametrize("number", [2, 3], ids=["the zygote's", "its child's"])
+async def test_a_fork_without_memory_costs_no_run(tier: PooledTier, place: Place, number: int):
+    launch = make_launch(place.cache, imports=("numpy",))
+    with numpy_with(place, FAILING_FORK.format(number=number)):
+        assert not await tier.warm(launch)
+    assert (await says(tier, launch))[1] == "42"
+
+
+async def test_a_run_that_dies_under_way_costs_no_other_run(tier: PooledTier, launch: Launch):
+    await tier.warm(launch)
+    codes = ["import os; os.kill(os.getpid(), 9)", "1", "import ctypes; ctypes.string_at(0)", "2", "3"]
+    ends = [said.exit.signal for _, said in await asyncio.gather(*(run(tier, launch, code) for code in codes))]
+    assert ends == ["SIGKILL", "", "SIGSEGV", "", ""]
+    assert (await says(tier, launch))[1] == "42"
+
+
 async def test_a_package_that_prints_much_does_not_stop_its_zygote(tier: PooledTier, place: Place):
     launch = make_launch(place.cache, imports=("numpy",))
     with numpy_with(place, "print('x' * (1 << 20))\n"):
