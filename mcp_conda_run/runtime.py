@@ -58,6 +58,7 @@ class Runtime:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings, access = known_world(settings or load_settings())
+        self.access = access
         self.engine = mirrored(choose_engine(self.settings, access).engine, self.settings)
         self.tier, _ = make_tier(self.settings)
         # Elsewhere a run's prefix is a clone beside the environment, which a layer has no place for.

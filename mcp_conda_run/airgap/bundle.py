@@ -22,7 +22,6 @@ from ..conda.engine import SolveRequest
 from ..conda.lockfile import read_lock
 from ..conda.mirrors import mirrors_of
 from ..conda.redact import redact
-from ..conda.trust import trust_variables
 from ..environments.store import host_errors
 from ..environments.template_locks import serving_lock
 from ..environments.templates import Template, shipped_templates
@@ -176,7 +175,7 @@ async def _archives(
         repodata=runtime.store.repodata,
         mirrors=mirrors_of(settings),
         timeout_s=settings.install_timeout_s,
-        environment=trust_variables(settings),
+        access=runtime.access,
         progress=progress,
     )
     entries: dict[tuple[str, str], dict[str, Any]] = {}

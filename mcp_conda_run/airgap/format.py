@@ -55,7 +55,7 @@ class Member(Part):
 class Channel(Part):
     """A channel that the bundle has a part of."""
 
-    url: Annotated[str, Field(pattern=r"^(https?|file)://[^\x00-\x20\x7f]*$", max_length=2000)]
+    url: Annotated[str, Field(pattern=r"^(https?|file|s3|oci)://[^\x00-\x20\x7f]*$", max_length=2000)]
     name: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 

@@ -7,15 +7,16 @@ the engines' caches hold packages unpacked, and a bundle carries archives.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InstallError
 from ..models import LockedPackage, Progress, ProgressCallback, no_progress
+from .access import Access
 from .mirrors import Mirrors
-from .process import child_environment, module_command, run_child
+from .process import child_environment, module_command, run_child, s3_variables
 from .rattler import as_exception, crashed
 
 
@@ -26,7 +27,7 @@ async def fetch_archives(
     repodata: Path,
     mirrors: Mirrors,
     timeout_s: float,
-    environment: Mapping[str, str],
+    access: Access,
     progress: ProgressCallback = no_progress,
 ) -> list[dict[str, Any]]:
     """Put the archive of each package into a directory, named by its sha256; return the channel's records of them.
@@ -37,7 +38,7 @@ async def fetch_archives(
         repodata: the cache of what the channels say, absolute.
         mirrors: where to fetch from.
         timeout_s: how long it may take.
-        environment: variables for the child, beyond the usual ones.
+        access: how channels are reached.
         progress: told of the bytes fetched.
 
     Raises:
@@ -53,16 +54,18 @@ async def fetch_archives(
         else:
             last.update(message)
 
+    rows = [asdict(replace(package, url=mirrors.url(package.url))) for package in packages]
     request = {
-        "packages": [asdict(replace(package, url=mirrors.url(package.url))) for package in packages],
+        "packages": rows,
         "directory": str(directory),
         "repodata": str(repodata),
+        **access.as_request(),
     }
     try:
         ended = await run_child(
             module_command("archives_child"),
             request,
-            environment=child_environment(**environment),
+            environment=child_environment(**s3_variables(row["url"] for row in rows), **access.environment),
             timeout_s=timeout_s,
             on_line=on_line,
         )

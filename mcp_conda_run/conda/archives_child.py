@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import InstallError
 from ..models import LockedPackage, Progress
 from . import lifeline
+from .access import use_credentials
 from .faults import checksum_mismatch, explain_install, explain_os_error
 from .records import check_installable, from_json
 from .redact import redact
@@ -141,6 +142,7 @@ def main() -> NoReturn:
     async def serve() -> NoReturn:
         try:
             request = lifeline.take_request()
+            use_credentials(request)
             answers.write(result=await fetch(request, answers))
         except Exception as error:  # noqa: BLE001 - every failure is an answer
             answers.write(error=as_error(error))

@@ -118,6 +118,8 @@ def channel_hint(text: str) -> str:
         return "Its certificate is not trusted: name your certificate authority's file in SSL_CERT_FILE."
     if http_status(text) in CREDENTIALS:
         return "Check the credentials in the channel's URL or in RATTLER_AUTH_FILE."
+    if "S3" in text or "region must be set" in text:
+        return "Channels in S3 need AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_ENDPOINT_URL."
     if http_status(text) == "404" or "could not find subdir" in text or "invalid channel" in text:
         return "Check the channel's name or URL (MCP_CONDA_RUN_CHANNELS or the template)."
     return "Check the network and the proxy variables (HTTPS_PROXY), or use another channel (MCP_CONDA_RUN_CHANNELS)."

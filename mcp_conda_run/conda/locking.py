@@ -25,7 +25,7 @@ from .conda_shim import CONFIG_VARIABLE, FAILURE_FILE
 from .faults import explain_os_error
 from .lockfile import INPUT_DIGEST, EnvironmentFile, input_digest, is_stale, read_environment, read_lock
 from .mirrors import Mirrors
-from .process import Ended, child_environment, module_command, run_child
+from .process import Ended, child_environment, module_command, run_child, s3_variables
 from .rattler import as_exception
 
 __all__ = ["ALL_PLATFORMS", "Locker", "is_stale", "read_environment", "read_lock"]
@@ -152,7 +152,7 @@ class Locker:
     async def _run(self, work: Path, arguments: Sequence[str]) -> Ended:
         """Run conda-lock; everything that it keeps for itself goes to the work directory."""
         home = {name: str(work) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
-        own = {**self._access.variables(), **self._variables, CONFIG_VARIABLE: str(work / "shim.json")}
+        own = {**s3_variables(arguments), **self._access.variables(), **self._variables, CONFIG_VARIABLE: str(work / "shim.json")}
         environment = child_environment(PATH="/usr/bin:/bin", **home, **own)
         try:
             ended = await run_child(

@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ PASSED_ON = (
     "SSL_CERT_DIR",
 )
 PASSED_ON_PREFIX = "CONDA_OVERRIDE_"
+S3_PREFIX = "AWS_"
 PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 
@@ -67,6 +68,13 @@ def child_environment(**extra: str) -> dict[str, str]:
         if name in PASSED_ON or name.startswith(PASSED_ON_PREFIX) or name.lower() in PROXIES
     }
     return kept | extra
+
+
+def s3_variables(addresses: Iterable[str]) -> dict[str, str]:
+    """Return what a child needs of our environment to read from S3, if one of the addresses is there."""
+    if not any(address.startswith("s3://") for address in addresses):
+        return {}
+    return {name: value for name, value in os.environ.items() if name.startswith(S3_PREFIX)}
 
 
 async def run_child(

@@ -52,7 +52,7 @@ def check_installable(package: LockedPackage) -> None:
     parts = (package.name, package.version, package.build)
     if not all(SAFE.fullmatch(part) and not part.startswith(".") for part in parts):
         raise InstallError(f"{label} has a name, version or build that no conda package has.", code="bad-package")
-    if not package.url.startswith(("https://", "http://", "file:///")):
+    if not package.url.startswith(("https://", "http://", "file:///", "s3://", "oci://")):
         raise InstallError(f"{label} has an address that cannot be used: {redact(package.url)}.", code="bad-package")
 
 

@@ -17,7 +17,7 @@ from ..errors import HostError, InstallError
 from ..models import LockedPackage, PackageFacts, Progress, ProgressCallback, no_progress
 from .access import Access
 from .engine import SolveRequest
-from .process import Ended, child_environment, module_command, run_child
+from .process import Ended, child_environment, module_command, run_child, s3_variables
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ class WorkerEngine:
         """
         request |= {"operation": operation, "pkgs": str(self._pkgs), "repodata": str(self._repodata)}
         request |= {"layers": self._layers, **self._access.as_request(), **self._more()}
+        places = [*request.get("channels", ()), *(row["url"] for row in request.get("packages", ()))]
         last: dict[str, Any] = {}
 
         def on_line(line: bytes) -> None:
@@ -122,7 +123,9 @@ class WorkerEngine:
             ended = await run_child(
                 module_command("worker"),
                 request,
-                environment=child_environment(RATTLER_CACHE_DIR=str(self._repodata), **self._access.environment),
+                environment=child_environment(
+                    RATTLER_CACHE_DIR=str(self._repodata), **s3_variables(places), **self._access.environment
+                ),
                 timeout_s=self._timeout_s,
                 on_line=on_line,
             )

@@ -23,7 +23,7 @@ from .record import RunRecord
 METADATA = re.compile(r"^# ///.*$", re.MULTILINE)
 NAME = re.compile(r"(?:[^:\s]+::)?([A-Za-z0-9_.-]+)")
 PLAIN = re.compile(r"[A-Za-z0-9_.+!=-]*")
-ADDRESS = re.compile(r"(https?|file)://[^\s#'\"\\]+")
+ADDRESS = re.compile(r"(https?|file|s3|oci)://[^\s#'\"\\]+")
 DIGESTS = re.compile(r"[0-9a-f]{64}-([0-9a-f]{32})?")
 MICROMAMBA = "2.8.1"
 """The tag of the image that a Dockerfile begins with; its build argument changes it."""

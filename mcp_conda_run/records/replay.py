@@ -7,15 +7,14 @@ each verified. Says what is different here, and whether the same came out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
 from ..conda.engine import current_platform
-from ..conda.redact import redact
 from ..environments.templates import Template
 from ..errors import RequestError
-from ..models import Json, LockedPackage, Mount, Plan, Progress, ProgressCallback, RunRequest, RunResult, no_progress
+from ..models import Json, Mount, Plan, Progress, ProgressCallback, RunRequest, RunResult, no_progress
 from ..runtime import Runtime
 from ..settings import Settings
 from ..source import Source
@@ -74,9 +73,8 @@ async def replay(
     async with Runtime(settings) as runtime:
         source = replayed_source(record, text, runtime.mounts)
         progress(Progress("environment", "making the recorded environment"))
-        packages = with_credentials(record.packages, settings.channels)
         template = Template(record.place.template or "recorded", Path(), record.place.channels, record.place.specs)
-        provided = await runtime.provisioner.exactly(template, packages, progress)
+        provided = await runtime.provisioner.exactly(template, record.packages, progress)
         request = RunRequest(
             code=text,
             args=record.given.args or (),
@@ -229,14 +227,3 @@ def shortened(paths: Sequence[str]) -> str:
     """Name the first few."""
     more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     return ", ".join(paths[:SHOWN]) + more
-
-
-def with_credentials(packages: Sequence[LockedPackage], channels: Sequence[str]) -> tuple[LockedPackage, ...]:
-    """Return the packages with this machine's own credentials in the addresses of its channels, which records lack."""
-    secret = {redact(channel).rstrip("/"): channel.rstrip("/") for channel in channels if redact(channel) != channel}
-
-    def address(url: str) -> str:
-        whole = next((plain for plain in secret if url.startswith(f"{plain}/")), None)
-        return url if whole is None else secret[whole] + url[len(whole) :]
-
-    return tuple(replace(package, url=address(package.url)) for package in packages)

@@ -153,3 +153,13 @@ async def test_a_damaged_archive_is_not_carried(small_channel: Path, tmp_path: P
         with pytest.raises(InstallError, match="tzdata"):
             await bundled(tmp_path / "b.tar", online(tmp_path, server))
     assert not (tmp_path / "b.tar").exists()
+
+
+async def test_a_private_channel_is_carried_without_its_token(small_channel: Path, tmp_path: Path):
+    with ChannelServer(small_channel) as server:
+        server.demand_token("s3cr3t")
+        settings = online(tmp_path, server)
+        private = f"{server.url}/t/s3cr3t"
+        made = await bundled(tmp_path / "b.tar", settings.model_copy(update={"channels": (private,)}))
+    assert [channel.url for channel in made.manifest.channels] == [server.url]
+    assert b"s3cr3t" not in (tmp_path / "b.tar").read_bytes()

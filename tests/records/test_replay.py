@@ -13,7 +13,6 @@ from mcp_conda_run.errors import RequestError
 from mcp_conda_run.models import RunRequest
 from mcp_conda_run.records.record import read_record
 from mcp_conda_run.records.replay import replay as run_again
-from mcp_conda_run.records.replay import with_credentials
 from mcp_conda_run.records.writing import without_credentials
 from mcp_conda_run.runtime import Runtime
 from mcp_conda_run.sandbox.files_out import now_ns
@@ -162,12 +161,6 @@ async def test_a_run_of_another_platform_is_refused_with_a_way_out(settings_with
     with pytest.raises(RequestError, match="was on win-64") as caught:
         await run_again(mine, settings_with())
     assert "--format script" in caught.value.hint
-
-
-def test_credentials_of_channels_come_from_this_machine():
-    kept = record().packages
-    found = with_credentials(kept, ["https://me:secret@example.org/c"])
-    assert found[0].url == "https://me:secret@example.org/c/noarch/six-1.0-0.conda"
 
 
 def test_credentials_of_channels_are_not_on_record():

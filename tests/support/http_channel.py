@@ -8,6 +8,7 @@ one that has no ETag. Paths are matched with `fnmatch` patterns, such as `*/nump
 from __future__ import annotations
 
 import base64
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -64,7 +65,7 @@ class Gate:
 class ChannelServer:
     """Serves a directory; a context manager. All methods may be called at any time from any thread."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, tls: ssl.SSLContext | None = None) -> None:
         self.directory = directory.resolve()
         self._lock = threading.Condition()
         self._seen: list[Seen] = []
@@ -74,6 +75,9 @@ class ChannelServer:
         self._prefix = ""
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.channel = self
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def __enter__(self) -> Self:
@@ -90,7 +94,7 @@ class ChannelServer:
     @property
     def url(self) -> str:
         """The channel's URL, without a slash at the end."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     # --- what was asked ---
 
