@@ -281,6 +281,21 @@ def test_wheels_of_a_template_are_refused_where_pypi_is_switched_off(settings: M
     assert refusal(settings(pip="off"), with_wheel).code == "package-not-allowed"
 
 
+def test_wheels_of_a_lock_are_refused_where_pypi_is_switched_off(
+    settings: MakeSettings, pinned: tuple[LockedPackage, ...], tmp_path: Path
+) -> None:
+    wheel = LockedPackage(
+        name="mcr-beside",
+        version="1.0",
+        channel="pypi",
+        url="https://files.example/mcr_beside-1.0-py3-none-any.whl",
+        sha256="ab" * 32,
+        manager="pypi",
+    )
+    path = as_conda_lock(tmp_path, (*pinned, wheel))
+    assert refusal(settings(pip="off"), path).code == "package-not-allowed"
+
+
 def test_wheels_cannot_be_locked_for_another_platform(settings: MakeSettings, with_wheel: Path, tmp_path: Path) -> None:
     async def go() -> None:
         async with Runtime(settings()) as runtime:
