@@ -11,6 +11,7 @@ import ast
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 
 from ..errors import RequestError
 from ..models import PlannedPackage
@@ -29,8 +30,9 @@ STARTERS = frozenset(
 """The functions of subprocess, os, asyncio and IPython that start a command; told apart by their last name only."""
 PIP_MAIN = re.compile(r"pip(?:\.\w+)*\.main|pip_?main")
 MAIN_OF_PIP = re.compile(r"^[ \t]*from[ \t]+pip\b[\w.]*[ \t]+import[ \t].*\bmain\b", re.MULTILINE)
-NEXT_COMMAND = re.compile(r"\s*(?:&&|\|\||;)\s*")
+NEXT_COMMAND = re.compile(r"&&|\|\||;")
 MAX_CALLS = 200
+MAX_COMMAND = 4000
 
 
 def add_installs(code: str, tree: ast.Module, declared: Declared, python: str) -> None:
@@ -41,8 +43,9 @@ def add_installs(code: str, tree: ast.Module, declared: Declared, python: str) -
     main_is_pips = MAIN_OF_PIP.search(code) is not None
     calls = (node for node in marks.walk(tree) if isinstance(node, ast.Call))
     commands = ((call.lineno, words) for call in calls for words in commands_of(call, main_is_pips=main_is_pips))
-    for _, (line, words) in zip(range(MAX_CALLS), commands, strict=False):
-        add_command(Line(line - 1, line - 1, "", "", " ".join(words)), words, declared, python)
+    with suppress(RecursionError):  # expressions may nest deeper than Python recurses
+        for _, (line, words) in zip(range(MAX_CALLS), commands, strict=False):
+            add_command(Line(line - 1, line - 1, "", "", " ".join(words)), words, declared, python)
 
 
 def add_command(line: Line, words: list[str], declared: Declared, python: str) -> None:
@@ -78,7 +81,9 @@ def commands_of(call: ast.Call, *, main_is_pips: bool) -> Iterator[list[str]]:
 
 
 def split_commands(text: str) -> Iterator[list[str]]:
-    """Split a shell's text into commands, and these into words; nothing of it where its quotes do not match."""
+    """Split a shell's text into commands, and these into words; nothing of it where it is no plain command line."""
+    if len(text) > MAX_COMMAND:
+        return
     for part in NEXT_COMMAND.split(text):
         try:
             words = shlex.split(part, comments=True)

@@ -59,6 +59,19 @@ def test_what_is_no_literal_install_asks_for_nothing(planner: Planner, code: str
     assert asked(planner, code) == []
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.system(" + " + ".join(["'pip install rich '"] * 800) + ")",
+        "os.system('pip install " + " " * 500_000 + "rich')",
+        "os.system('pip install " + "; " * 200_000 + "rich')",
+        "subprocess.run(['pip', 'install'" + ", 'x'" * 20_000 + "])",
+    ],
+)
+def test_absurd_commands_are_left_alone(planner: Planner, code: str):
+    assert "rich" not in asked(planner, code)
+
+
 def test_the_installer_that_the_code_starts_is_there(planner: Planner, environment: Environment):
     needs = planner.needs('os.system("pip install rich")', environment=environment)
     assert [package.spec for package in needs.declared] == ["pip", "rich"]
