@@ -22,21 +22,27 @@ from .commands.replay import replay, runs
 from .commands.shared import (
     ArgsArgument,
     CodeOption,
+    CondarcOption,
+    EngineOption,
     FileArgument,
     HostOption,
     IsolationOption,
     JsonOption,
+    MicromambaOption,
     MountOption,
+    NameOption,
     NetworkOption,
     OfflineOption,
     PathOption,
     PortOption,
+    PrefixOption,
     PythonOption,
     SetOption,
     TemplateOption,
     TimeoutOption,
     WithOption,
     asyncio_run,
+    conda_settings,
     display,
     mount_settings,
     set_everywhere,
@@ -97,6 +103,11 @@ def run(
     with_: WithOption = None,
     python: PythonOption = None,
     template: TemplateOption = None,
+    prefix: PrefixOption = None,
+    name: NameOption = None,
+    engine: EngineOption = None,
+    micromamba: MicromambaOption = None,
+    use_condarc: CondarcOption = None,
     path: PathOption = None,
     mount: MountOption = None,
     timeout: TimeoutOption = None,
@@ -119,6 +130,7 @@ def run(
     settings = settings_from(
         path=_mounted(path, file),
         **mount_settings(mount),
+        **conda_settings(engine, micromamba, use_condarc, prefix, name),
         template=template,
         isolation=isolation,
         offline=offline,
@@ -153,6 +165,11 @@ def plan(
     with_: WithOption = None,
     python: PythonOption = None,
     template: TemplateOption = None,
+    prefix: PrefixOption = None,
+    name: NameOption = None,
+    engine: EngineOption = None,
+    micromamba: MicromambaOption = None,
+    use_condarc: CondarcOption = None,
     path: PathOption = None,
     offline: OfflineOption = None,
     as_json: JsonOption = False,
@@ -161,7 +178,12 @@ def plan(
     from .models import RunRequest
     from .terminal import size
 
-    settings = settings_from(path=_mounted(path, file), template=template, offline=offline)
+    settings = settings_from(
+        path=_mounted(path, file),
+        **conda_settings(engine, micromamba, use_condarc, prefix, name),
+        template=template,
+        offline=offline,
+    )
     code, file = _what(code, file)
     request = RunRequest(code=code, file=file, packages=tuple(with_ or ()), python=python)
     made = _plan(settings, request)
@@ -189,6 +211,11 @@ def plan(
 def warmup(
     *,
     template: TemplateOption = None,
+    prefix: PrefixOption = None,
+    name: NameOption = None,
+    engine: EngineOption = None,
+    micromamba: MicromambaOption = None,
+    use_condarc: CondarcOption = None,
     all_platforms: Annotated[
         bool, typer.Option("--all-platforms", help="Also lock for linux-64, osx-arm64 and win-64.")
     ] = False,
@@ -203,7 +230,12 @@ def warmup(
 
     if with_ and not download_only:
         raise RequestError("--with goes with --download-only.", hint="A run makes the environment that it needs.")
-    settings = settings_from(template=template, offline=offline, pool_mb=0)
+    settings = settings_from(
+        template=template,
+        offline=offline,
+        pool_mb=0,
+        **conda_settings(engine, micromamba, use_condarc, prefix, name),
+    )
     with display() as progress:
         if download_only:
             report = asyncio_run(fetch_only(settings, with_ or (), progress))
@@ -219,12 +251,22 @@ def stdio(
     path: PathOption = None,
     mount: MountOption = None,
     template: TemplateOption = None,
+    prefix: PrefixOption = None,
+    name: NameOption = None,
+    engine: EngineOption = None,
+    micromamba: MicromambaOption = None,
+    use_condarc: CondarcOption = None,
     isolation: IsolationOption = None,
     offline: OfflineOption = None,
 ) -> None:
     """Serve MCP on standard input and output."""
     settings = settings_from(
-        path=path, **mount_settings(mount), template=template, isolation=isolation, offline=offline
+        path=path,
+        **mount_settings(mount),
+        **conda_settings(engine, micromamba, use_condarc, prefix, name),
+        template=template,
+        isolation=isolation,
+        offline=offline,
     )
     from .server.stdio import serve
 
@@ -240,12 +282,22 @@ def http(
     path: PathOption = None,
     mount: MountOption = None,
     template: TemplateOption = None,
+    prefix: PrefixOption = None,
+    name: NameOption = None,
+    engine: EngineOption = None,
+    micromamba: MicromambaOption = None,
+    use_condarc: CondarcOption = None,
     isolation: IsolationOption = None,
     offline: OfflineOption = None,
 ) -> None:
     """Serve MCP over HTTP: server-sent events at /sse and streamable HTTP at /mcp."""
     settings = settings_from(
-        path=path, **mount_settings(mount), template=template, isolation=isolation, offline=offline
+        path=path,
+        **mount_settings(mount),
+        **conda_settings(engine, micromamba, use_condarc, prefix, name),
+        template=template,
+        isolation=isolation,
+        offline=offline,
     )
     _serve_http(settings, host, port)
 

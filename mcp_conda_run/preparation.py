@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 from .conda.channels import ChannelIndex, EngineIndex
 from .conda.engine import Engine
+from .environments.prefixes import as_template_name
 from .environments.provision import Provided, Provisioner
 from .environments.store import Store
 from .environments.templates import AUTO, Template
-from .errors import InstallError
+from .errors import InstallError, RequestError
 from .models import Ask, Mount, Plan, PlannedPackage, ProgressCallback, RunRequest, UnknownImport, no_progress
 from .phases import Phases
 from .planning.decisions import BY_NAME
@@ -122,6 +123,10 @@ class Preparation:
             RequestError: there is no such template.
             SettingsError: it cannot be used.
         """
+        if request.prefix:
+            if request.template:
+                raise RequestError("A run starts from a template or from an environment.", hint="Give one of them.")
+            return self._provisioner.template(as_template_name(request.prefix)), ()
         if (request.template or self._settings.template) != AUTO:
             return self._provisioner.template(request.template), ()
         choice = await asyncio.to_thread(self._chooser.choose, source.code, source.local_roots(mounts))

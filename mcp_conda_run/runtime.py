@@ -36,7 +36,7 @@ from .sandbox.choose import make_tier
 from .sandbox.conversation import Conversation, GuestRequest
 from .sandbox.files_out import left_files, now_ns
 from .sandbox.tier import Launch, Process
-from .settings import Settings, load_settings
+from .settings import Settings, load_settings, with_prefix
 from .source import Source, read_source
 from .turns import Turns
 from .witness import new_run_id, witnessed
@@ -57,7 +57,7 @@ class Runtime:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.settings, access = known_world(settings or load_settings())
+        self.settings, access = known_world(with_prefix(settings or load_settings()))
         self.access = access
         self.engine = mirrored(choose_engine(self.settings, access).engine, self.settings)
         self.tier, _ = make_tier(self.settings)

@@ -92,8 +92,13 @@ class Settings(BaseSettings):
         pattern=r"^(https?://\S+)?$",
         description="Where `get-micromamba` downloads from, instead of its releases on GitHub.",
     )
+    prefix: str = Field(
+        default="",
+        description="An environment that you have, by path or name: runs get copies of it (`--prefix`, `--name`).",
+    )
     use_condarc: bool = Field(
-        default=False, description="Follow your .condarc and .mambarc: channels, mirrors, proxies, certificates, caches."
+        default=False,
+        description="Follow your .condarc and .mambarc: channels, mirrors, proxies, certificates, caches.",
     )
     package_layers: Names = Field(
         default=(), description="Existing package caches of conda, micromamba or pixi, read and never written."
@@ -259,4 +264,17 @@ def load_settings(**command_line: Any) -> Settings:
             f"The cache directory's path is too long for conda prefixes ({settings.cache_dir}).",
             hint=f"Choose one of at most {MAX_CACHE_PATH} bytes with MCP_CONDA_RUN_CACHE_DIR.",
         )
-    return settings
+    return with_prefix(settings)
+
+
+def with_prefix(settings: Settings) -> Settings:
+    """Return the settings with the environment that `prefix` means as their template.
+
+    Raises:
+        RequestError: there is no such environment.
+    """
+    if not settings.prefix:
+        return settings
+    from .environments.prefixes import as_template_name  # noqa: PLC0415 - only few need it
+
+    return settings.model_copy(update={"template": as_template_name(settings.prefix)})

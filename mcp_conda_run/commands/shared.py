@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from ..errors import SettingsError
+from ..errors import RequestError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -43,6 +43,13 @@ TimeoutOption = Annotated[float | None, typer.Option("--timeout", help="Wall tim
 NetworkOption = Annotated[str | None, typer.Option("--network", help="full, none, or host[:port],...")]
 IsolationOption = Annotated[str | None, typer.Option("--isolation", help="auto, strict or none.")]
 OfflineOption = Annotated[bool | None, typer.Option("--offline", help="Never fetch anything.")]
+PrefixOption = Annotated[
+    Path | None, typer.Option("--prefix", help="An environment that you have; runs get copies of it.")
+]
+NameOption = Annotated[str | None, typer.Option("--name", help="The same by its name, as conda finds it.")]
+EngineOption = Annotated[str | None, typer.Option("--engine", help="auto, micromamba or rattler.")]
+MicromambaOption = Annotated[Path | None, typer.Option("--micromamba", help="The micromamba to use.")]
+CondarcOption = Annotated[bool | None, typer.Option("--use-condarc", help="Follow your .condarc and .mambarc.")]
 HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option("--port", help="Port to listen on.")]
 SetOption = Annotated[
@@ -70,6 +77,20 @@ def mount_settings(options: list[str] | None) -> dict[str, object]:
     targets = [option for option in options or () if ":" not in option]
     further = tuple(option for option in options or () if ":" in option)
     return {"mount": targets[-1] if targets else None, "mounts": further or None}
+
+
+def conda_settings(
+    engine: str | None, micromamba: Path | None, use_condarc: bool | None, prefix: Path | None, name: str | None
+) -> dict[str, object]:
+    """Return the settings that the options for the conda world stand for.
+
+    Raises:
+        RequestError: an environment is asked for in two ways.
+    """
+    if prefix is not None and name is not None:
+        raise RequestError("--prefix and --name ask for the same thing.", hint="Give one of them.")
+    where = name if prefix is None else str(prefix.expanduser().absolute())
+    return {"engine": engine, "micromamba": micromamba, "use_condarc": use_condarc, "prefix": where}
 
 
 def _assignments(options: list[str] | None) -> dict[str, str]:

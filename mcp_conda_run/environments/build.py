@@ -43,6 +43,7 @@ async def build_environment(
     *,
     base: Environment | None = None,
     wheels: WheelInstaller | None = None,
+    key: str = "",
     progress: ProgressCallback = no_progress,
 ) -> Environment:
     """Return the environment that holds exactly these packages, made now if nobody made it before.
@@ -53,13 +54,14 @@ async def build_environment(
         packages: all packages of the environment.
         base: an environment that already holds many of them; cloned, so that only the difference is installed.
         wheels: what installs packages of PyPI, if there are any.
+        key: if there is more in it than the packages say: what it is known by.
         progress: called while it goes on.
 
     Raises:
         InstallError: the packages cannot be fetched, verified or linked, or the result does not work.
         HostError: the disk is full, the cache is read-only.
     """
-    key = environment_key(packages)
+    key = key or environment_key(packages)
     async with store.building(key):
         ready = store.claim(key)
         if ready is not None:
@@ -117,7 +119,7 @@ async def _install_conda(
     progress: ProgressCallback,
 ) -> None:
     """Make the prefix hold conda's packages, unless it is the clone of one that does."""
-    if base is not None and environment_key(packages) == base.key:
+    if base is not None and environment_key(packages) in {base.key, environment_key(base.packages)}:
         return
     with host_errors("The environment cannot be made"):
         await asyncio.to_thread(_drop_bytecode, prefix, {package.url for package in packages})
@@ -127,8 +129,8 @@ async def _install_conda(
 def _drop_bytecode(prefix: Path, staying: Collection[str]) -> None:
     """Remove the bytecode that we made for packages that will go: else their directories stay, and can be imported."""
     for record in prefix_records(prefix):
-        if record["url"] not in staying:
-            for folder in {os.path.dirname(file) for file in record["files"] if file.endswith(".py")}:
+        if record.get("url") not in staying:
+            for folder in {os.path.dirname(file) for file in record.get("files", ()) if file.endswith(".py")}:
                 shutil.rmtree(prefix / folder / "__pycache__", ignore_errors=True)
 
 
@@ -137,6 +139,17 @@ async def _inspect(prefix: Path) -> dict[str, Any]:
     answer = await run_guest(prefix, find_python(prefix), "inspect_python.py", timeout_s=CHECK_TIMEOUT_S)
     facts: dict[str, Any] = json.loads(answer)
     return facts
+
+
+async def describe(
+    key: str, prefix: Path, packages: Sequence[LockedPackage], progress: ProgressCallback
+) -> Environment:
+    """Return the description of a prefix that was not installed here, with the bytecode that it lacks made.
+
+    Raises:
+        InstallError: it has no Python, or one that does not work.
+    """
+    return await _finish(key, prefix, packages, await _inspect(prefix), progress)
 
 
 async def _finish(

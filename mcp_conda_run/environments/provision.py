@@ -25,12 +25,14 @@ from ..conda.trust import trust_variables
 from ..errors import InstallError
 from ..models import Environment, LockedPackage, Plan, PlannedPackage, Progress, ProgressCallback
 from ..settings import Settings
+from .adopt import adopt
 from .build import build_environment
 from .care import after_build
+from .prefixes import state_key
 from .store import Store, environment_key
 from .template_locking import TemplateLocker, pip_is_off
 from .template_locks import serving_lock
-from .templates import AUTO, DEFAULT, Template, find_template
+from .templates import AUTO, DEFAULT, Kind, Template, find_template
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class Provisioner:
             InstallError: it cannot be locked or installed.
             HostError: the machine cannot do it.
         """
+        if template.kind is Kind.PREFIX:
+            return await self._adopted(template, progress)
         serving = serving_lock(template, self._store, self._settings, self._platform)
         lock, notes = serving.path, (serving.note,) if serving.note else ()
         ready = self._ready_base(lock)
@@ -122,6 +126,20 @@ class Provisioner:
 
         environment = await self._shared(f"template {lock}", make, progress)
         return Provided(environment, _as_locked(template, environment), built=True, notes=notes)
+
+    async def _adopted(self, template: Template, progress: ProgressCallback) -> Provided:
+        """Return our copy of an environment of the user's, in the state in which it is now."""
+        key = await asyncio.to_thread(state_key, template.path)
+        template = replace(template, digest=key)
+        ready = self._store.claim(key)
+        if ready is not None:
+            return Provided(ready, _as_locked(template, ready))
+
+        async def make(tell: ProgressCallback) -> Environment:
+            return await adopt(self._store, template.path, key, tell)
+
+        environment = await self._shared(f"environment {key}", make, progress)
+        return Provided(environment, _as_locked(template, environment), built=True)
 
     async def extended(
         self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool = False
@@ -198,7 +216,7 @@ class Provisioner:
         solved, relaxed = await self._solve_plan(base, plan, progress, alone=alone)
         own_wheels = () if alone else _wheels_beside(base.environment, solved)
         packages = (*solved, *own_wheels)
-        key = environment_key(packages)
+        key = environment_key(packages) if alone else _key(base.template, packages)
         added = _added(base.environment, packages)
         notes = relaxed if alone else (*relaxed, *_changed_versions(base.environment, packages))
         ready = self._store.claim(key)
@@ -208,7 +226,10 @@ class Provisioner:
 
         async def make(tell: ProgressCallback) -> Environment:
             cloned = base.environment if kept > len(added) and not _has_wheels(base.environment.packages) else None
-            return await self._build(packages, added, tell, base=cloned, wheels=self._wheels if own_wheels else None)
+            if base.template.kind is Kind.PREFIX:  # it may have what no package says
+                cloned = None if alone else base.environment
+            own = self._wheels if own_wheels else None
+            return await self._build(packages, added, tell, base=cloned, wheels=own, key=key)
 
         environment = await self._shared(f"environment {key}", make, progress)
         return Provided(environment, base.template, added, built=True, notes=notes)
@@ -224,12 +245,12 @@ class Provisioner:
         if not wheels:
             return base
         packages = (*base.environment.packages, *wheels)
-        key = environment_key(packages)
+        key = _key(base.template, packages)
         ready = self._store.claim(key)
 
         async def make(tell: ProgressCallback) -> Environment:
             cloned = None if _has_wheels(base.environment.packages) else base.environment
-            return await self._build(packages, wheels, tell, base=cloned, wheels=self._wheels)
+            return await self._build(packages, wheels, tell, base=cloned, wheels=self._wheels, key=key)
 
         environment = ready or await self._shared(f"environment {key}", make, progress)
         return replace(base, environment=environment, added=(*base.added, *wheels), built=base.built or ready is None)
@@ -334,12 +355,13 @@ class Provisioner:
         *,
         base: Environment | None = None,
         wheels: WheelInstaller | None = None,
+        key: str = "",
     ) -> Environment:
         """Make an environment; `added` are the packages that the store has not had in an environment before."""
         if base is not None and len(os.fsencode(base.prefix)) != len(os.fsencode(self._store.prefix(base.key))):
             base = None  # one of a layer, whose path cannot be replaced by ours inside of binaries
         environment = await build_environment(
-            self._store, self._engine, packages, base=base, wheels=wheels, progress=progress
+            self._store, self._engine, packages, base=base, wheels=wheels, key=key, progress=progress
         )
         await asyncio.to_thread(after_build, self._store, self._settings, added)
         return environment
@@ -407,6 +429,14 @@ def _as_locked(template: Template, environment: Environment) -> Template:
         specs=tuple(f"{package.name} =={package.version}" for package in packages),
         channels=template.channels or tuple(sorted(set(channels), key=channels.count, reverse=True)),
     )
+
+
+def _key(template: Template, packages: Sequence[LockedPackage]) -> str:
+    """Return the key of an environment on top of a template; a copy of the user's has more than packages in it."""
+    key = environment_key(packages)
+    if template.kind is not Kind.PREFIX:
+        return key
+    return hashlib.sha256(f"{template.digest} {key}".encode()).hexdigest()[:16]
 
 
 def _has_wheels(packages: Sequence[LockedPackage]) -> bool:

@@ -22,6 +22,9 @@ DEFAULT = "base"
 AUTO = "auto"
 """In the place of a template's name: choose by what the code imports (`template_choice.py`)."""
 
+PREFIX = "prefix:"
+"""Before a path: an environment that the user has, as a template (`prefixes.py`). Agents cannot ask for one."""
+
 LOCK_SUFFIX = ".conda-lock.yml"
 SUFFIXES = (".yml", ".yaml", ".lock", ".txt")
 HEAD_BYTES = 64 * 1024
@@ -35,6 +38,7 @@ class Kind(StrEnum):
     CONDA_LOCK = "conda-lock.yml"
     PIXI_LOCK = "pixi.lock"
     EXPLICIT = "explicit list"
+    PREFIX = "environment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Template:
         channels: the file's own channels, or those configured instead; empty if it is a lock, whose packages say.
         specs: match specs; empty if it is a lock.
         kind: what the file is.
-        digest: of the file, if it is a lock.
+        digest: of the file, if it is a lock; of its state, if it is an environment.
         pip: requirements of its `pip:` section.
         imports: modules that it says it serves.
         needs: virtual packages that the machine must have, such as `__cuda`.
@@ -117,6 +121,10 @@ def find_template(name: str, channels: tuple[str, ...] = (), directory: Path | N
         RequestError: there is none.
         SettingsError: it cannot be used.
     """
+    if name.startswith(PREFIX):
+        from .prefixes import prefix_template  # noqa: PLC0415 - it needs this module
+
+        return prefix_template(Path(name.removeprefix(PREFIX)), channels)
     shipped = shipped_templates().get(name)
     if shipped is not None:  # the common case, for every run: the user's directory is not listed
         return read_template(shipped, channels)

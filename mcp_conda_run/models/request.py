@@ -32,6 +32,7 @@ class RunRequest:
         packages: further match specs to install, such as `gdal>=3.8`; `pypi:NAME` for PyPI.
         python: a Python version such as `3.12`; None for the template's.
         template: a template's name or the path of an environment.yml; None for the configured one.
+        prefix: an environment that the user has, by path or name, in the place of a template.
         timeout_s: wall time of the run itself, in seconds; None for the configured one.
         network: `full`, `none` or a comma separated allow-list; None for the configured one.
         limits: other bounds by the names of the settings, such as `memory_mb`; lower than configured, or up to
@@ -45,6 +46,7 @@ class RunRequest:
     packages: tuple[str, ...] = ()
     python: str | None = None
     template: str | None = None
+    prefix: str | None = None
     timeout_s: float | None = None
     network: str | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
