@@ -154,7 +154,8 @@ class RunResult:
         packages: what was added to the template.
         unknown_imports: imports that no package is known for.
         python_version, template, environment: what it ran in.
-        timings_ms: the phases `plan`, `environment`, `start`, `run`, `clean` and `total`, in milliseconds.
+        timings_ms: the phases `plan`, `environment`, `start`, `run`, `files`, `clean` and `total`, in milliseconds;
+            `clean` is what the answer waited for: the rest is done after it.
         isolation: what held it.
         notes: what the user should know: that a warm-up happened, that mount paths were mapped, ...
         attempts: how often the code ran, and why; one entry for an ordinary run.
