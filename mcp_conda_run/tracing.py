@@ -1,6 +1,6 @@
 """Spans of OpenTelemetry, for whoever has set up a tracer: nothing is made, sent or imported otherwise.
 
-Told by `phases.py` and the server. Goes through the API alone, which `mcp` brings and has loaded in a server; in a
+Told by `phases.py` and `witness.py`. Goes through the API alone, which `mcp` brings and has loaded in a server; in a
 program that uses the library it is there if the program loaded it.
 """
 
