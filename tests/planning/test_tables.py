@@ -7,7 +7,7 @@ from collections import Counter
 
 from mcp_conda_run.planning.failures import load_patterns
 from mcp_conda_run.planning.resolver import Resolver
-from mcp_conda_run.planning.tables import Entry, load_tables, read, read_entry, spelled
+from mcp_conda_run.planning.tables import Entry, load_tables, read, read_entry, rows, spelled
 
 CONDA_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 PROJECT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -40,6 +40,13 @@ def test_no_name_is_listed_twice_or_beside_a_row():
     names = [name for field in same_names().values() for name in field]
     assert [name for name, times in Counter(names).items() if times > 1] == []
     assert not set(names) & load_tables().imports.keys()
+
+
+def test_no_import_has_two_rows():
+    document = read("overrides.toml")
+    fields = {field: value for field, value in document.items() if field not in {"lists", "namespaces"}}
+    keys = Counter(key for key, _ in rows(fields))
+    assert [key for key, times in keys.items() if times > 1] == []
 
 
 def test_names_of_the_same_are_imports():
