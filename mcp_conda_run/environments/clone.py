@@ -56,7 +56,7 @@ class Cloned:
     reflinks: bool
 
 
-def clone_prefix(source: Path, destination: Path, *, for_environment: bool = False) -> Cloned:
+def clone_prefix(source: Path, destination: Path, *, for_environment: bool = False, same_path: bool = False) -> Cloned:
     """Make `destination`, which must not exist, a working copy of the prefix `source`.
 
     The two paths must be equally long in bytes: then the path can be replaced inside of binaries as well.
@@ -66,17 +66,20 @@ def clone_prefix(source: Path, destination: Path, *, for_environment: bool = Fal
         destination: where the clone goes.
         for_environment: whether only installers will write to it, which replace files and never edit them: then nothing
             has to be copied, and as each new file costs a file system more than a name, that takes half the time.
+        same_path: whether it will only be seen at the path of the source: then no path is replaced.
 
     Raises:
         OSError: the file system refuses; nothing of the destination is left then.
         HostError: the paths are not equally long, or the environment's metadata cannot be read.
     """
     old, new = os.fsencode(os.path.abspath(source)), os.fsencode(os.path.abspath(destination))
-    if len(old) != len(new):
+    if len(old) != len(new) and not same_path:
         raise HostError(f"A clone of {source} cannot be made at {destination}: the paths differ in length.")
     clone = _Clone(
         os.fsdecode(old), os.fsdecode(new), _files_with_prefix(source), 0 if for_environment else MAX_COPIED_BYTES
     )
+    if same_path:
+        clone.seen_at = clone.old
     os.mkdir(clone.new)
     try:
         clone.fill()
@@ -108,6 +111,7 @@ class _Clone:
 
     def __init__(self, old: str, new: str, with_prefix: frozenset[str], copied_bytes: int) -> None:
         self.old, self.new = old, new
+        self.seen_at = new
         self.with_prefix = with_prefix
         self.copied_bytes = copied_bytes
         self.share: Share = reflink
@@ -122,7 +126,7 @@ class _Clone:
                 for entry in entries:
                     name = relative + entry.name
                     if entry.is_symlink():
-                        os.symlink(os.readlink(entry.path).replace(self.old, self.new), f"{self.new}/{name}")
+                        os.symlink(os.readlink(entry.path).replace(self.old, self.seen_at), f"{self.new}/{name}")
                     elif entry.is_dir():
                         os.mkdir(f"{self.new}/{name}", 0o755)
                         waiting.append(f"{name}/")
@@ -153,7 +157,7 @@ class _Clone:
     def _rewrite(self, path: str, target: str, status: os.stat_result) -> None:
         with open(path, "rb") as file:
             data = file.read()
-        changed = data.replace(os.fsencode(self.old), os.fsencode(self.new))
+        changed = data.replace(os.fsencode(self.old), os.fsencode(self.seen_at))
         with open(target, "xb") as file:
             file.write(changed)
         _like(target, status)

@@ -39,17 +39,25 @@ def advice(found: Probe, *, read: Callable[[str], str] = _read, exists: Callable
         return "Run the server on Linux, in a virtual machine or in WSL2, to have runs confined."
     if found.best == "A'":
         return "A kernel of version 6.6 or later would keep what runs write in memory instead of on disk."
-    return _about_knobs(read) or _about_containers(exists)
+    return _about_knobs(read, has_b=found.best == "B") or _about_containers(exists)
 
 
-def _about_knobs(read: Callable[[str], str]) -> str:
+BY_BUBBLEWRAP = (
+    " For tier B, bubblewrap with a profile of its own is enough: `sudo apt install bubblewrap apparmor-profiles`,"
+    " `sudo cp /usr/share/apparmor/extra-profiles/bwrap-userns-restrict /etc/apparmor.d/` and `sudo apparmor_parser -r"
+    " /etc/apparmor.d/bwrap-userns-restrict`; newer releases of Ubuntu have it already."
+)
+
+
+def _about_knobs(read: Callable[[str], str], *, has_b: bool) -> str:
     if read(APPARMOR) == "1":
-        return (
+        own = (
             "AppArmor keeps user namespaces from programs without a profile. Either allow them to all:"
             " `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or to this Python alone: write `abi"
             f" <abi/4.0>, profile mcp-conda-run {os.path.realpath(sys.executable)} flags=(unconfined) {{ userns, }}`"
             " to /etc/apparmor.d/mcp-conda-run and run `sudo apparmor_parser -r /etc/apparmor.d/mcp-conda-run`."
         )
+        return own if has_b else own + BY_BUBBLEWRAP
     if read(USERNS_CLONE) == "0":
         return "User namespaces are switched off: `sudo sysctl -w kernel.unprivileged_userns_clone=1`."
     if read(MAX_NAMESPACES) == "0":

@@ -58,6 +58,10 @@ def _namespace_tier(settings: Settings, name: str, cache_dir: Path, pasta: str) 
 
 
 def _clone_tier(name: str, cache_dir: Path) -> Tier:
+    if name == "B":
+        from .bubblewrapped import BubblewrapTier  # noqa: PLC0415 - Linux only
+
+        return BubblewrapTier(cache_dir)
     if name == "C":
         from .landlocked import LandlockTier  # noqa: PLC0415 - Linux only
 
@@ -79,6 +83,10 @@ def limits_rest_on(tier: Tier, limits: Limits) -> dict[str, str]:
         from .namespaces import held_limits  # noqa: PLC0415 - Linux only
 
         rests_on = held_limits(limits, upper_on_disk=tier.name == "A'")
+    elif tier.name == "B":
+        from .bubblewrapped import bubble_limits  # noqa: PLC0415 - Linux only
+
+        rests_on = bubble_limits(limits)
     else:
         rests_on = watched_limits(limits)
     return with_groups(rests_on, held_by_groups())

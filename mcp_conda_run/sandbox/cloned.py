@@ -30,6 +30,8 @@ class CloneTier:
     """A tier whose ephemeral prefix is a clone; see `tier.Tier`."""
 
     name = ""
+    same_path = False
+    """Whether runs see their clone at the environment's own path."""
 
     def __init__(self, cache_dir: Path) -> None:
         self.cache = Path(os.path.realpath(cache_dir))
@@ -107,7 +109,8 @@ class CloneTier:
                 scratch.mkdir(mode=0o700)
                 for name in ("home", "tmp", "main"):
                     (scratch / name).mkdir(mode=0o700)
-                clone_prefix(Path(os.path.realpath(launch.environment.prefix)), prefix)
+                source = Path(os.path.realpath(launch.environment.prefix))
+                clone_prefix(source, prefix, same_path=self.same_path)
 
         self._spawner.start()
         await finish(asyncio.ensure_future(asyncio.to_thread(make)))

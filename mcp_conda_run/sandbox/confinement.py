@@ -20,7 +20,17 @@ from .identity import Owner
 from .mainprocess import Main, fork_main
 from .order import GUEST_DIRECTORY, INNER_ID, Descriptors, Order, Walls
 from .pasta import NAMESERVER
-from .rootfs import build_skeleton, copy_sources, enter, lock_covers, mount_binds, mount_prefix, mount_stage, show
+from .rootfs import (
+    build_skeleton,
+    copy_sources,
+    enter,
+    lock_covers,
+    lock_proc,
+    mount_binds,
+    mount_prefix,
+    mount_stage,
+    show,
+)
 from .workshop import Workshop
 
 NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWCGROUP
@@ -116,6 +126,8 @@ def _build(walls: Walls, owner: Owner) -> list[int]:
     show(walls.guest, walls.root + GUEST_DIRECTORY)
     # Processes of other owners are hidden: pid 1 has the server's command line.
     syscalls.mount("proc", f"{walls.root}/proc", "proc", PROC_FLAGS, "hidepid=2")
+    if owner.identity is None and os.geteuid() == 0:
+        lock_proc(f"{walls.root}/proc")
     outward = [stage, *holder]
     if walls.proxy_port:
         outward.append(_listen(walls.proxy_port))

@@ -26,6 +26,7 @@ from .watch import Watch
 
 if sys.platform == "linux":  # here and not where they are used: the spawner loads them once, for all keepers
     from ..guest import syscalls
+    from .bubble import start_bubble
     from .confinement import start_confined
     from .pasta import Pasta
     from .workshop import Workshop
@@ -87,6 +88,8 @@ def _start(order: Order, descriptors: Descriptors, workshop: Workshop | None) ->
         syscalls.set_child_subreaper()
         if order.walls is not None and workshop is not None:
             return start_confined(order, order.walls, descriptors, workshop)
+        if order.bubble is not None:
+            return start_bubble(order, order.bubble, descriptors)
     return start_plain(order, descriptors)
 
 

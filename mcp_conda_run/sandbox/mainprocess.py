@@ -11,7 +11,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -63,8 +63,14 @@ def _prepare(fence: Fence | None) -> None:
         lock_in(fence)
 
 
-def fork_main(order: Order, descriptors: Descriptors, prepare: Callable[[], None]) -> int:
+def fork_main(order: Order, descriptors: Descriptors, prepare: Callable[[], None], more: Sequence[int] = ()) -> int:
     """Fork a process that calls `prepare` and then executes what the order says; return its id once it does.
+
+    Args:
+        order: what to execute.
+        descriptors: what it is given.
+        prepare: called before.
+        more: further descriptors that it is given, in a row after the one by which it says why it fails.
 
     Raises:
         OSError: it could not be executed.
@@ -72,7 +78,7 @@ def fork_main(order: Order, descriptors: Descriptors, prepare: Callable[[], None
     failed, failure = os.pipe()
     main = os.fork()
     if main == 0:
-        _become(order, descriptors, prepare, failure)
+        _become(order, descriptors, prepare, (failure, *more))
     os.close(failure)
     with open(failed, "rb") as reader:
         message = reader.read().decode(errors="replace")
@@ -83,11 +89,12 @@ def fork_main(order: Order, descriptors: Descriptors, prepare: Callable[[], None
     return main
 
 
-def _become(order: Order, descriptors: Descriptors, prepare: Callable[[], None], failure: int) -> NoReturn:
+def _become(order: Order, descriptors: Descriptors, prepare: Callable[[], None], further: Sequence[int]) -> NoReturn:
+    failure = further[0]
     try:
         os.setsid()
         _usual_signals()
-        place_descriptors(descriptors, failure)
+        place_descriptors(descriptors, *further)
         failure = _FAILURE_FD
         limit(order.rlimits)
         os.chdir(order.cwd)
@@ -106,15 +113,17 @@ def _usual_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def place_descriptors(descriptors: Descriptors, failure: int) -> None:
-    """Put the descriptors where the guest expects them, `failure` after them, and close all others."""
-    sources = (descriptors.control, descriptors.stdout, descriptors.stderr, failure)
-    control, stdout, stderr, failure = (fcntl.fcntl(n, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY) for n in sources)
+def place_descriptors(descriptors: Descriptors, failure: int, *more: int) -> None:
+    """Put the descriptors where the guest expects them, `failure` and then `more` after them, and close all others."""
+    sources = (descriptors.control, descriptors.stdout, descriptors.stderr, failure, *more)
+    control, stdout, stderr, failure, *more_ = (fcntl.fcntl(n, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY) for n in sources)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, place in ((nothing, 0), (stdout, 1), (stderr, 2), (control, CONTROL_FD)):
         os.dup2(number, place, inheritable=True)
     os.dup2(failure, _FAILURE_FD, inheritable=False)
-    os.closerange(_FAILURE_FD + 1, _highest_descriptor() + 1)
+    for place, number in enumerate(more_, _FAILURE_FD + 1):
+        os.dup2(number, place, inheritable=True)
+    os.closerange(_FAILURE_FD + 1 + len(more_), _highest_descriptor() + 1)
 
 
 def _highest_descriptor() -> int:

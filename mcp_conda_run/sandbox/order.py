@@ -119,6 +119,27 @@ class Fence:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Bubble:
+    """The sandbox of tier B around a process.
+
+    Attributes:
+        program: the path of bubblewrap.
+        options: its options, without the program to run.
+        python: a Python to run our first process with, as it is seen inside.
+        proxy_port: where the server's proxy listens; 0 for no proxy.
+        processes: how many processes and threads there may be, with bubblewrap's and ours; 0 for any number.
+        filter_calls: whether system calls are filtered; only left out to see what the other walls hold.
+    """
+
+    program: str
+    options: Sequence[str]
+    python: str
+    proxy_port: int = 0
+    processes: int = 0
+    filter_calls: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """One process to start.
 
@@ -130,6 +151,7 @@ class Order:
         bounds: what the keeper watches over.
         walls: the namespaces around it, or None.
         fence: what it is locked into without namespaces, or None.
+        bubble: the walls that bubblewrap makes around it, or None.
     """
 
     argv: Sequence[str]
@@ -139,6 +161,7 @@ class Order:
     bounds: Bounds
     walls: Walls | None = None
     fence: Fence | None = None
+    bubble: Bubble | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -188,6 +211,8 @@ def receive_order(channel: socket.socket) -> tuple[Order, Descriptors] | None:
         fields["walls"] = Walls(binds=binds, **fields["walls"])
     if fields["fence"] is not None:
         fields["fence"] = Fence(**fields["fence"])
+    if fields["bubble"] is not None:
+        fields["bubble"] = Bubble(**fields["bubble"])
     return Order(**fields), Descriptors(*descriptors)
 
 

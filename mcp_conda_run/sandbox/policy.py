@@ -78,6 +78,10 @@ class NetworkPolicy:
         """Say whether it makes sense to look up the host: some of its addresses might be allowed."""
         return self.internet or any(rule.covers(host, port) for rule in self.rules)
 
+    def lists(self, host: str, port: int) -> bool:
+        """Say whether a rule is about this destination."""
+        return any(rule.covers(host, port) for rule in self.rules)
+
     def allowed(self, host: str, port: int, addresses: Iterable[str], own: frozenset[Address]) -> list[str]:
         """Return those of a host's addresses that may be connected to.
 

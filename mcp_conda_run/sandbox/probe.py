@@ -23,7 +23,7 @@ from typing import Any
 from .. import __version__
 from ..environments.trash import delete_tree
 from ..errors import CondaRunError, HostError
-from .order import Bounds, Fence, Order, Walls
+from .order import Bounds, Bubble, Fence, Order, Walls
 from .pasta import find as find_pasta
 from .spawner_client import PACKAGE, Channels, Spawner
 
@@ -40,6 +40,7 @@ KNOBS = (
     "/proc/sys/user/max_user_namespaces",
     "/proc/self/attr/current",
 )
+BUBBLEWRAP = ("/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,6 +78,9 @@ def probe(cache_dir: Path) -> Probe:
 
 def _key() -> str:
     parts = [__version__, sys.executable, platform.release(), str(os.geteuid() if hasattr(os, "geteuid") else "")]
+    for program in BUBBLEWRAP:
+        with contextlib.suppress(OSError):
+            parts.append(f"{program} {os.stat(program).st_mtime_ns}")
     for knob in KNOBS:
         with contextlib.suppress(OSError):
             parts.append(Path(knob).read_text(encoding="ascii", errors="replace"))
@@ -96,8 +100,11 @@ def probe_now(directory: Path) -> Probe:
             if works[tier]:
                 break
         else:
-            reasons["C"] = _try_landlock(spawner, directory)
-            works["C"] = not reasons["C"]
+            for weaker, attempt in (("B", _try_bubblewrap), ("C", _try_landlock)):
+                reasons[weaker] = attempt(spawner, directory)
+                works[weaker] = not reasons[weaker]
+                if works[weaker]:
+                    break
     return Probe(works, {tier: reason for tier, reason in reasons.items() if reason})
 
 
@@ -133,6 +140,37 @@ def _try(spawner: Spawner, directory: Path, make_order: Callable[[Path], Order])
     finally:
         with contextlib.suppress(OSError):
             delete_tree(place)
+
+
+def _try_bubblewrap(spawner: Spawner, directory: Path) -> str:
+    from .bubblewrapped import find  # noqa: PLC0415 - Linux only
+
+    return _try(spawner, directory, _bubble_order) if find() else "bubblewrap is not installed"
+
+
+def _bubble_order(place: Path) -> Order:
+    from .bubblewrapped import find, view, write_texts  # noqa: PLC0415 - Linux only
+
+    for name in ("prefix", "scratch/home", "scratch/tmp", "scratch/main"):
+        (place / name).mkdir(parents=True)
+    (place / "prefix" / "file").write_text("secret", encoding="ascii")
+    write_texts(place / "scratch")
+    python = os.path.realpath(sys.executable)
+    own = [] if sys.base_prefix == "/usr" else ["--ro-bind", sys.base_prefix, sys.base_prefix]
+    script = f"test ! -e {place}/prefix && echo new > /run/main/file && ! echo new > /usr/bin/file"
+    return Order(
+        argv=["/bin/sh", "-c", script],
+        environ={"PATH": "/usr/bin:/bin"},
+        cwd="/",
+        rlimits={},
+        bounds=Bounds(),
+        bubble=Bubble(
+            program=find(),
+            options=[*view(place / "scratch", PACKAGE / "guest", 1 << 20), *own, "--remount-ro", "/"],
+            python=python,
+            processes=100,
+        ),
+    )
 
 
 def _try_landlock(spawner: Spawner, directory: Path) -> str:

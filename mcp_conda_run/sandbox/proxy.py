@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from .policy import Address, NetworkPolicy, address_of
+from .upstream import is_name_of_the_internet, upstream_for
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +116,8 @@ class _Proxy:
         async with asyncio.timeout(HEAD_TIMEOUT_S):
             head = await reader.readuntil(b"\r\n\r\n")
         method, host, port, forwarded = _request(head)
-        upstream_reader, upstream_writer = await self._connect(host, port)
+        scheme = "https" if method == b"CONNECT" else "http"
+        upstream_reader, upstream_writer = await self._connect(scheme, host, port)
         try:
             if method == b"CONNECT":
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -125,26 +127,54 @@ class _Proxy:
         finally:
             upstream_writer.close()
 
-    async def _connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self, scheme: str, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if not self._policy.may_ask(host, port):
             raise _RefusedError("403 Forbidden", f"{host}:{port} is not on the run's allow-list")
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-                allowed = self._policy.allowed(host, port, addresses, own_addresses())
-                if not allowed:
-                    raise _RefusedError(
-                        "403 Forbidden", f"{host}:{port} is on this machine or in a private network, and not listed"
-                    )
-                return await _open_first(allowed, port)
+                upstream = upstream_for(scheme, host, port)
+                addresses = await self._allowed(host, port, by_name=upstream is not None)
+                if upstream is None or any(map(_is_here, addresses)):
+                    return await _open_first(addresses, port)
+                return await upstream.connect(host, port)
         except TimeoutError:
             raise _RefusedError("504 Gateway Timeout", f"{host}:{port} does not answer") from None
         except socket.gaierror as error:
             raise _RefusedError("502 Bad Gateway", f"{host}: {error.strerror}") from None
         except OSError as error:
             raise _RefusedError("502 Bad Gateway", f"{host}:{port}: {error.strerror or error}") from None
+
+    async def _allowed(self, host: str, port: int, *, by_name: bool) -> list[str]:
+        """Return the addresses of a host that the run may connect to.
+
+        Args:
+            host: the destination's name or address.
+            port: its port.
+            by_name: whether another proxy will look the name up; then one that is unknown here has no addresses, and
+                may be connected to if it is listed, or if nothing says that it is no name of the internet.
+
+        Raises:
+            _RefusedError: there is none.
+            socket.gaierror: the host is not known.
+        """
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except socket.gaierror:
+            if by_name and (self._policy.lists(host, port) or is_name_of_the_internet(host)):
+                return []
+            raise
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        allowed = self._policy.allowed(host, port, addresses, own_addresses())
+        if not allowed:
+            raise _RefusedError(
+                "403 Forbidden", f"{host}:{port} is on this machine or in a private network, and not listed"
+            )
+        return allowed
+
+
+def _is_here(text: str) -> bool:
+    address = address_of(text)
+    return address is not None and (address.is_loopback or address in own_addresses())
 
 
 def own_addresses() -> frozenset[Address]:

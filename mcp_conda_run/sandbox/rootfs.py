@@ -215,6 +215,17 @@ def lock_covers(walls: Walls) -> None:
         syscalls.set_mount_attributes(walls.root + place, READ_ONLY, recursive=False)
 
 
+KERNELS = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "mtrr", "asound", "driver")
+"""What of /proc belongs to the kernel and not to processes, and may be there to be written to."""
+
+
+def lock_proc(proc: str) -> None:
+    """Make the kernel's own part of a proc file system read-only: user 0 may write to it even without capabilities."""
+    for name in KERNELS:
+        if os.path.exists(f"{proc}/{name}"):
+            syscalls.bind(f"{proc}/{name}", f"{proc}/{name}", READ_ONLY)
+
+
 def enter(root: str) -> None:
     """Make `root` the root directory for good; of the former one nothing stays."""
     os.chdir(root)

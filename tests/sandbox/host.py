@@ -21,6 +21,7 @@ from typing import Any
 from mcp_conda_run.errors import CondaRunError
 from mcp_conda_run.models import Environment, Limits, Mount
 from mcp_conda_run.sandbox import spawner_client
+from mcp_conda_run.sandbox.bubblewrapped import BubblewrapTier
 from mcp_conda_run.sandbox.landlocked import LandlockTier
 from mcp_conda_run.sandbox.namespaces import NamespaceTier
 from mcp_conda_run.sandbox.order import Order
@@ -70,6 +71,18 @@ class WithoutAWall(NamespaceTier):
         return dataclasses.replace(order, walls=dataclasses.replace(order.walls, **self._missing))
 
 
+class BubbleWithoutAWall(BubblewrapTier):
+    """Tier B with one of its walls missing."""
+
+    def __init__(self, cache: Path, missing: dict[str, Any]) -> None:
+        super().__init__(cache)
+        self._missing = missing
+
+    def _bubble_order(self, *given: Any) -> Order:
+        order = super()._bubble_order(*given)
+        return dataclasses.replace(order, bubble=dataclasses.replace(order.bubble, **self._missing))
+
+
 START = "main(int(sys.argv[2]))"
 PATCHES = {
     "privileges": """
@@ -103,6 +116,8 @@ def make(tier: str, cache: Path, missing: dict[str, Any]) -> Tier:
     `missing` are fields of `Walls` that take a wall away, `patch` is one of `PATCHES`.
     """
     take_away(missing.pop("patch", ""))
+    if tier == "B":
+        return BubbleWithoutAWall(cache, missing)
     pasta = find_pasta() if tier == "A+pasta" else ""
     if missing or pasta:
         return WithoutAWall(cache, missing, pasta)

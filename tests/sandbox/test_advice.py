@@ -28,12 +28,19 @@ def test_the_best_needs_no_advice():
     [
         (APPARMOR, "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
         (APPARMOR, "1", "/etc/apparmor.d/mcp-conda-run"),
+        (APPARMOR, "1", "/etc/apparmor.d/bwrap-userns-restrict"),
         (USERNS_CLONE, "0", "kernel.unprivileged_userns_clone=1"),
         (MAX_NAMESPACES, "0", "user.max_user_namespaces=15000"),
     ],
 )
 def test_a_knob_that_forbids_namespaces_is_named_with_the_command(knob: str, value: str, command: str):
     assert command in told(LESS, {knob: value})
+
+
+def test_who_has_tier_b_already_is_not_told_how_to_get_it():
+    have = Probe({"A": False, "A'": False, "B": True}, {"A": "PermissionError"})
+    assert "bwrap" not in told(have, {APPARMOR: "1"})
+    assert "/etc/apparmor.d/mcp-conda-run" in told(have, {APPARMOR: "1"})
 
 
 def test_a_knob_that_allows_them_is_not_named(monkeypatch: pytest.MonkeyPatch):

@@ -12,7 +12,7 @@ from .conftest import Host
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="runs are not started on Windows yet")
 
-TIERS = ("none", "A", "A'", "C")
+TIERS = ("none", "A", "A'", "B", "C")
 
 
 @pytest.fixture(params=TIERS)
@@ -57,7 +57,7 @@ def test_the_interpreter_believes_to_be_in_the_runs_prefix(host: Host, tier: str
     prefix, conda_prefix, data = said(host, tier, code)
     assert conda_prefix == prefix
     assert data == f"{prefix}/share/data"
-    assert (prefix == str(host.place.prefix)) == (tier in {"A", "A'"})
+    assert (prefix == str(host.place.prefix)) == (tier in {"A", "A'", "B"})
 
 
 def test_a_run_can_write_to_its_prefix(host: Host, tier: str):
