@@ -6,6 +6,7 @@ the runtime only once a client has its handshake.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -21,8 +22,7 @@ from mcp.types import InputRequiredResult
 from pydantic import AnyUrl
 
 from .. import __version__
-from ..environments.template_listing import default_name
-from ..environments.templates import AUTO, find_template
+from ..environments.templates import AUTO, DEFAULT, find_template
 from ..errors import CondaRunError
 from ..settings import Settings
 from .files import file_type
@@ -40,6 +40,13 @@ _HANDSHAKE = frozenset({"initialize", "server/discover", "ping"})
 
 
 MAX_URI_LENGTH = 8192
+_TIERS = {
+    "A": "namespaces",
+    "A'": "namespaces",
+    "B": "bubblewrap",
+    "C": "Landlock and seccomp",
+    "seatbelt": "sandbox-exec",
+}
 
 
 class Server(MCPServer[Any]):
@@ -89,7 +96,7 @@ def instructions(settings: Settings) -> str:
             "Other packages are installed from what the code imports, before it runs; the answer says which and why.",
             f"Files in {settings.mount} stay and are shared by all runs; it is the working directory.",
             f"A run may take {settings.timeout_s:g} s unless timeout_s says otherwise, and {settings.memory_mb} MiB.",
-            f"Network: {settings.network}. Each answer says which isolation really held.",
+            f"Network: {settings.network}. {_isolation(settings)}Each answer says which isolation really held.",
             'An answer with the status "running" has a run_id: pass it to get_run to wait on.',
         )
     )
@@ -97,7 +104,8 @@ def instructions(settings: Settings) -> str:
 
 def _preinstalled(settings: Settings) -> str:
     try:
-        template = find_template(default_name(settings), settings.channels, settings.templates_dir)
+        name = DEFAULT if settings.template == AUTO else settings.template
+        template = find_template(name, settings.channels, settings.templates_dir)
     except CondaRunError as error:
         return f"The template cannot be used: {error.message}"
     names = ", ".join(" ".join(spec.split()) for spec in template.specs)
@@ -106,6 +114,18 @@ def _preinstalled(settings: Settings) -> str:
     if settings.template == AUTO:
         return f"The smallest template that has all imports is chosen by itself, of {template.name}, {others}. {there}"
     return f'{there} Other templates: {others}; or "auto".' if others else there
+
+
+def _isolation(settings: Settings) -> str:
+    """Return the isolation that `sandbox/probe.py` found the last time; a handshake does not wait for it to look again."""
+    if settings.isolation == "none":
+        return "Runs are not isolated. "
+    try:
+        works = json.loads((settings.cache_dir / "sandbox" / "probe.json").read_bytes())["works"]
+        best = next((tier for tier in _TIERS if works.get(tier)), "")
+    except (OSError, ValueError, KeyError, AttributeError):
+        return ""
+    return f"Isolation found here: {_TIERS[best]}. " if best else ""
 
 
 def _open_after_handshake(runs: Runs) -> ServerMiddleware[Any]:
