@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from . import __version__
 from .conda.choose import choose_engine
 from .conda.engine import current_platform
+from .conda.redact import redact
 from .conda.world import known_world
 from .environments.disk import file_system
 from .environments.store import Store
@@ -128,7 +129,7 @@ def _templates(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"template/{state.name}", f"its lock {lock} is stale", hint)
     template = find_template(default_name(settings), settings.channels, settings.templates_dir)
     asked = "chosen by what the code imports, else " if settings.template == AUTO else ""
-    channels = ", ".join(template.channels) or "those of its packages"
+    channels = redact(", ".join(template.channels)) or "those of its packages"
     yield Finding("template", f"{asked}{template.name} ({template.path}), channels {channels}")
 
 

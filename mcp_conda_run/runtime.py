@@ -59,7 +59,9 @@ class Runtime:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings, access = known_world(with_prefix(settings or load_settings()))
         self.access = access
-        self.engine = mirrored(choose_engine(self.settings, access).engine, self.settings)
+        choice = choose_engine(self.settings, access)
+        self.engine = mirrored(choice.engine, self.settings)
+        self._engine_said = f"{choice.engine.name} ({choice.reason})"
         self.tier, _ = make_tier(self.settings)
         # Elsewhere a run's prefix is a clone beside the environment, which a layer has no place for.
         layers = self.settings.store_layers if self.tier.name in OVERLAYS else ()
@@ -134,7 +136,8 @@ class Runtime:
             self._turns.admission(),
             witnessed(self._audit, request, progress, run_id=run_id, client=client) as witness,
         ):
-            result = replace(await self._rounds(request, witness.note, ask, draft, client=client), run_id=run_id)
+            result = await self._rounds(request, witness.note, ask, draft, client=client)
+            result = replace(result, run_id=run_id, engine=self._engine_said)
             witness.saw(result)
         self._recorder.keep(draft, result)
         return result
@@ -201,7 +204,13 @@ class Runtime:
             self.store.uses.hold(provided.environment.key),
         ):
             result, _ = await self._once(request, source, prepared, phases, witness.note)
-            result = replace(result, run_id=run_id, attempts=("a replay",), timings_ms=phases.finish())
+            result = replace(
+                result,
+                run_id=run_id,
+                attempts=("a replay",),
+                timings_ms=phases.finish(),
+                engine=self._engine_said,
+            )
             witness.saw(result)
         self._recorder.keep(draft, result)
         return result

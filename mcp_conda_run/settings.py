@@ -85,7 +85,8 @@ class Settings(BaseSettings):
     )
     store_layers: Names = Field(
         default=(),
-        description="Caches of others (such as one of all users), whose environments and packages are used as they are.",
+        description="Caches of others (such as one of all users), whose environments and packages are used as they "
+        "are.",
     )
     micromamba_mirror: str = Field(
         default="",

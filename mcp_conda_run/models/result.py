@@ -162,6 +162,7 @@ class RunResult:
         run_id: 16 hexadecimal digits.
         files: what it made or changed below the mounts; bounded, and `files_complete` says whether that is all.
         start: how its process was started: `pool`, `fork` or `exec`; empty if it never was.
+        engine: what solves and installs here, and why: `rattler (asked for by the settings)`.
         plan: what was found to be needed, the last time it was asked.
     """
 
@@ -189,4 +190,5 @@ class RunResult:
     files: tuple[ChangedFile, ...] = ()
     files_complete: bool = True
     start: str = ""
+    engine: str = ""
     plan: Plan = field(default_factory=Plan)

@@ -236,6 +236,7 @@ def report_of(result: RunResult, budget: Budget, *, json_value: Json, figures: l
         template=short(result.template, limit),
         environment=short(result.environment, limit),
         start=short(result.start, limit),
+        engine=short(result.engine, limit) if result.packages else "",
         timings_ms={phase: round(ms, 2) for phase, ms in result.timings_ms.items()},
         isolation=_isolation(result, budget),
         notes=[short(note, limit) for note in result.notes[: budget.items]],

@@ -129,6 +129,7 @@ class Report(_Part):
     template: str = ""
     environment: str = ""
     start: str = ""
+    engine: str = ""
     timings_ms: dict[str, float] = {}
     isolation: IsolationReport | None = None
     notes: list[str] = []

@@ -252,3 +252,8 @@ def test_a_changed_environment_is_copied_anew(own: Path, cache: Path, small_chan
         (site / "tiny_new.py").unlink()
     assert after.value is not None, after.error
     assert after.value.json == 43
+
+
+def test_an_answer_says_which_engine_there_is_and_why(own: Path, cache: Path, small_channel: Path) -> None:
+    (result,) = run(settings(cache, small_channel, engine="rattler"), RunRequest(code="1", prefix=str(own)))
+    assert result.engine == "rattler (asked for by the settings)"
