@@ -16,7 +16,8 @@ from .timing import Series
 PLOT = """
 import matplotlib.pyplot as plt
 plt.rcParams.update({"font.size": 10, "text.color": "#222222", "axes.labelcolor": "#222222"})
-rows = [row for row in ROWS if row["median_ms"]]
+left_out = ("prefix", "sustained", "server start")  # other things than a run
+rows = [row for row in ROWS if row["median_ms"] and not row["name"].startswith(left_out)]
 figure, axes = plt.subplots(figsize=(9, 0.27 * len(rows) + 1.1), facecolor="white")  # white: legible in dark mode too
 places = range(len(rows))
 middle = [row["median_ms"] for row in rows]
@@ -27,13 +28,15 @@ axes.barh(places, middle, xerr=[low, high], ecolor="#555555", error_kw={"elinewi
           color=[colors.get(row["name"].rpartition(": ")[2], "#d08a3c" if "MCP" in row["name"] else "#9a9a9a")
                  for row in rows])
 for place, row in zip(places, rows):
-    axes.text(row["p90_ms"] * 1.15, place, f"{row['median_ms']:.3g} ms", va="center", fontsize=8, color="#222222")
+    text = f"{row['median_ms']:.1f} ms" if row["median_ms"] < 1000 else f"{row['median_ms'] / 1000:.1f} s"
+    axes.text(row["p90_ms"] * 1.15, place, text, va="center", fontsize=8, color="#222222")
 axes.set_xscale("log")
 axes.set_xlim(right=max(row["p90_ms"] for row in rows) * 4)
 axes.set_yticks(places, [row["name"] for row in rows])
+axes.margins(y=0.01)
 axes.invert_yaxis()
 axes.spines[["top", "right"]].set_visible(False)
-axes.set_xlabel("milliseconds, logarithmic; bars are medians, lines the 10th to 90th percentile")
+axes.set_xlabel("milliseconds from call to answer, logarithmic; bars: medians, lines: 10th to 90th percentile")
 figure.tight_layout()
 figure.savefig("/working/plot.png", dpi=110)
 """

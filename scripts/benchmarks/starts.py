@@ -167,7 +167,7 @@ async def measure_new_set(ways: Ways, rounds: int) -> list[Series]:
         if number:
             times.append(seconds)
         ways.cold.store.forget(result.environment)
-    return [Series("new package set (s)", bound=NEW_SET_S, times=times)]
+    return [Series("new package set", bound=NEW_SET_S, times=times)]
 
 
 async def measure_sustained(ways: Ways, seconds: float = SUSTAINED_S) -> tuple[Series, dict[str, Any]]:
