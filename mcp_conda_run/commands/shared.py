@@ -99,6 +99,11 @@ def _assignments(options: list[str] | None) -> dict[str, str]:
     for name, equals, _ in pairs:
         if not (name and equals):
             raise SettingsError(f"{name!r} is no setting with a value.", hint="Write --set NAME=VALUE.")
+        if name == "token":
+            raise SettingsError(
+                "The token is not taken from the command line, where everybody on this machine can read it.",
+                hint="Set MCP_CONDA_RUN_TOKEN or MCP_CONDA_RUN_TOKEN_FILE.",
+            )
     return {name.replace("-", "_"): value for name, _, value in pairs}
 
 

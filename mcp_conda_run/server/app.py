@@ -117,7 +117,7 @@ def _preinstalled(settings: Settings) -> str:
 
 
 def _isolation(settings: Settings) -> str:
-    """Return the isolation that `sandbox/probe.py` found the last time; a handshake does not wait for it to look again."""
+    """Return what `sandbox/probe.py` found the last time; a handshake does not wait for it to look again."""
     if settings.isolation == "none":
         return "Runs are not isolated. "
     try:

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import subprocess
 import sys
 import urllib.error
 from collections.abc import Iterator
@@ -211,6 +212,13 @@ def test_a_token_file_that_is_no_good_is_refused(settings, tmp_path, content, mo
 def test_an_absent_token_file_is_refused(settings, tmp_path):
     with pytest.raises(SettingsError, match="cannot be read"):
         read_token(settings.model_copy(update={"token_file": tmp_path / "absent"}))
+
+
+def test_the_token_is_not_taken_from_the_command_line():
+    command = [sys.executable, "-m", "mcp_conda_run", "--set", f"token={TOKEN}", "http"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "The token is not taken from the command line" in done.stderr
 
 
 def test_the_token_is_not_shown_by_the_settings():

@@ -10,6 +10,7 @@ from mcp_conda_run.errors import RequestError
 from mcp_conda_run.models import Progress, RunRequest
 from mcp_conda_run.server import heartbeat
 from mcp_conda_run.server import runs as runs_module
+from mcp_conda_run.server.app import instructions
 from mcp_conda_run.server.runs import Run, Runs
 
 from .conftest import serving, text
@@ -399,6 +400,26 @@ async def test_the_instructions_say_what_is_there(settings):
         said = served.client.instructions
     assert "numpy" in said
     assert "/working" in said
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"works": {"A": False, "C": True}}, "Isolation found here: Landlock and seccomp."),
+        ({"works": {"A": True, "C": True}}, "Isolation found here: namespaces."),
+        ({"works": []}, "Each answer says which isolation really held."),
+        (None, "Each answer says which isolation really held."),
+    ],
+)
+def test_the_instructions_say_what_isolation_was_found(settings, found, said):
+    if found is not None:
+        (settings.cache_dir / "sandbox").mkdir(parents=True)
+        (settings.cache_dir / "sandbox" / "probe.json").write_text(json.dumps(found))
+    assert said in instructions(settings)
+
+
+def test_the_instructions_do_not_hide_that_runs_are_not_isolated(settings):
+    assert "Runs are not isolated." in instructions(settings.model_copy(update={"isolation": "none"}))
 
 
 async def test_an_unknown_template_is_said_and_does_not_stop_the_server(settings):
