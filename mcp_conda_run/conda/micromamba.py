@@ -22,6 +22,7 @@ from .worker_engine import WorkerEngine
 
 OLDEST = (2, 0)
 VERSION_TIMEOUT_S = 20
+KEPT = ("SYSTEMROOT", "LD_LIBRARY_PATH")
 VERSION = re.compile(r"(\d+)\.(\d+)[\w.]*")
 PROGRAM = "micromamba.exe" if sys.platform == "win32" else "micromamba"
 
@@ -123,7 +124,7 @@ def ask_version(path: Path, _: tuple[int, int]) -> tuple[str, str]:
             capture_output=True,
             timeout=VERSION_TIMEOUT_S,
             check=False,
-            env={"PATH": os.defpath, "HOME": os.devnull},
+            env={"PATH": os.defpath, "HOME": os.sep} | {name: os.environ[name] for name in KEPT if name in os.environ},
         )
     except (OSError, subprocess.SubprocessError) as error:
         return "", f"{path} does not run: {getattr(error, 'strerror', None) or error}."

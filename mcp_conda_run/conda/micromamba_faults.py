@@ -84,6 +84,32 @@ def explain_channel(said: Said, channels: Sequence[str], repodata: Path) -> Cond
     )
 
 
+def lacks_subdir(said: Said) -> bool:
+    """Say whether a channel has not all that was asked for: perhaps it is one of `noarch` packages alone."""
+    error, status = DOWNLOAD_ERROR.search(said.stderr), STATUS.search(said.stderr)
+    return (status is not None and status[1] == "404") or (error is not None and error[1] == "37")
+
+
+def says_why(said: Said) -> bool:
+    """Say whether the text names a reason that a person can use."""
+    text = said.stderr
+    return bool(STATUS.search(text) or DOWNLOAD_ERROR.search(text) or explain_host(text, Path()))
+
+
+def is_bad_spec(said: Said) -> bool:
+    """Say whether micromamba does not understand a spec that py-rattler does."""
+    return "Error parsing" in said.stderr
+
+
+def explain_spec(said: Said) -> InstallError:
+    """Return the error for such a spec."""
+    return InstallError(
+        f"micromamba does not understand a spec: {last_words(said)}.",
+        hint="Write `name`, `name=1.2` or `name>=1.2,<2`, as conda does.",
+        code="bad-spec",
+    )
+
+
 def channel_hint(status: str, curl_code: str) -> str:
     """Say what to do about a channel, by the kind of failure."""
     if curl_code in UNTRUSTED:

@@ -20,7 +20,7 @@ from . import solving
 from .access import split_credentials
 from .engine import current_platform
 from .micromamba_calls import Micromamba, Said
-from .micromamba_faults import explain_channel
+from .micromamba_faults import explain_channel, explain_spec, is_bad_spec, lacks_subdir, says_why
 from .records import as_json, from_json, to_record, topological
 from .redact import redact
 
@@ -45,7 +45,8 @@ async def solve(request: Mapping[str, Any]) -> list[dict[str, Any]]:
     with micromamba.workspace() as work:
         said = await micromamba.call(work, *asked.arguments(work, pinned))
         if not is_solution(said):
-            if request["offline"]:  # its cache may know less than the one that planning uses
+            if request["offline"] or lacks_subdir(said):
+                # Its cache may know less than the one that planning uses; and it wants every subdir of every channel.
                 return await solving.solve(request)
             raise await asked.explain(micromamba, work, said, pinned)
     kept = {package.sha256: package for package in pinned if package.sha256}
@@ -104,6 +105,12 @@ class Asked:
     ) -> CondaRunError:
         """Say why there is no solution; a name that no channel has is the plainer reason."""
         if "solver_problems" not in (said.document or {}) and not said.tree():
+            if is_bad_spec(said):
+                return explain_spec(said)
+            if not says_why(said):
+                names = sorted({spec.name.normalized for spec in self.specs if spec.name is not None})
+                for source in self.channels.sources:
+                    await self.channels.records(source, names)
             return explain_channel(said, self.channels.names, self.channels.repodata)
         await solving.refuse_unknown_names(self.channels, self.specs)
         moved: list[str] = []

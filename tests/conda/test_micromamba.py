@@ -23,7 +23,7 @@ from mcp_conda_run.conda.choose import choose_engine, own_micromamba
 from mcp_conda_run.conda.engine import SolveRequest, current_platform
 from mcp_conda_run.conda.micromamba import Found, MicromambaEngine, find_micromamba, tried
 from mcp_conda_run.conda.micromamba_calls import Said, as_document
-from mcp_conda_run.conda.micromamba_faults import explain_channel, explain_install, is_broken_download
+from mcp_conda_run.conda.micromamba_faults import explain_channel, explain_install, is_broken_download, lacks_subdir
 from mcp_conda_run.conda.micromamba_installing import explicit, unlink
 from mcp_conda_run.conda.micromamba_solving import exact, needed
 from mcp_conda_run.conda.rattler import RattlerEngine
@@ -31,9 +31,11 @@ from mcp_conda_run.errors import CondaRunError, HostError, InstallError, Setting
 from mcp_conda_run.models import LockedPackage
 from mcp_conda_run.settings import Settings
 
+from ..support.http_channel import ChannelServer
 from .conftest import MakeEngine, Solve
 
 Program = Callable[..., Path]
+Serve = Callable[[Path], ChannelServer]
 URL = "https://host/c/noarch/six-1.17.0-pyh0_0.conda"
 SIX = LockedPackage(name="six", version="1.17.0", build="pyh0_0", url=URL, sha256="a" * 64)
 PKGS, PREFIX = Path("/cache/pkgs"), Path("/envs/x")
@@ -446,6 +448,47 @@ def test_an_unreachable_channel_is_named_with_the_hint_that_helps(stderr: str, w
     assert error.code == "channel-unreachable"
     assert words in error.message
     assert hint in error.hint
+
+
+@pytest.mark.parametrize(
+    ("stderr", "lacks"),
+    [
+        ("Download error (37) Could not read a file:// file [file:///c/linux-64/repodata.json]", True),
+        ("Transfer finalized, status: 404 [https://host/c/linux-64/repodata.json.zst] 0 bytes", True),
+        ("Download error (7) Could not connect to server [https://host/c]", False),
+        ("Transfer finalized, status: 401 [https://host/c] 0 bytes", False),
+    ],
+)
+def test_a_channel_that_lacks_a_subdir_is_left_to_the_embedded_solver(stderr: str, *, lacks: bool) -> None:
+    assert lacks_subdir(failed(stderr)) is lacks
+
+
+async def test_a_channel_of_noarch_packages_alone_is_solved_where_micromamba_refuses_it(
+    program: Program, cache: Path, channel: str
+) -> None:
+    engine = stand_in(program("echo 'Download error (37) Could not read [file:///c/linux-64/x]' >&2; exit 1"), cache)
+    request = SolveRequest(specs=["mcr-clib"], channels=[channel], platform=current_platform())
+    assert [package.name for package in await engine.solve(request)] == ["mcr-clib"]
+
+
+async def test_a_channel_that_micromamba_says_nothing_of_is_asked_by_py_rattler(
+    program: Program, cache: Path, small_channel: Path, http_channel: Serve
+) -> None:
+    server = http_channel(small_channel)
+    server.fail("*", 401)
+    engine = stand_in(program("echo 'critical libmamba Subdir not loaded!' >&2; exit 1"), cache)
+    with pytest.raises(InstallError) as caught:
+        await engine.solve(SolveRequest(specs=["mcr-clib"], channels=[server.url], platform=current_platform()))
+    assert "credentials" in caught.value.hint
+
+
+async def test_a_spec_that_only_micromamba_refuses_is_a_bad_spec(program: Program, cache: Path, channel: str) -> None:
+    engine = stand_in(
+        program("echo 'critical libmamba Error parsing MatchSpec x: Parentheses mismatch' >&2; exit 1"), cache
+    )
+    with pytest.raises(InstallError) as caught:
+        await engine.solve(SolveRequest(specs=["mcr-clib"], channels=[channel], platform=current_platform()))
+    assert caught.value.code == "bad-spec"
 
 
 def test_trace_lines_are_no_complaints() -> None:
