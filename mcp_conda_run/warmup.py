@@ -20,6 +20,9 @@ from .planning.specs import parse_spec
 from .runtime import Runtime
 from .settings import Settings
 
+CHECK_TIMEOUT_S = 900
+"""All imports of a large template at once can take minutes on a busy machine, and must not be taken for a failure."""
+
 
 async def warm_up(settings: Settings, *, all_platforms: bool, progress: ProgressCallback) -> list[str]:
     """Make the configured template ready; return what was done, a line each.
@@ -76,7 +79,8 @@ async def _check(runtime: Runtime, provided: Provided, progress: ProgressCallbac
     progress(Progress("check", "running a first program"))
     modules = promised_modules(provided)
     code = "\n".join([*(f"import {module}" for module in modules), f"{len(modules)}"])
-    result = await runtime.run(RunRequest(code=code, template=str(provided.template.path)), progress)
+    template = str(provided.template.path)
+    result = await runtime.run(RunRequest(code=code, template=template, timeout_s=CHECK_TIMEOUT_S), progress)
     if result.status is not Status.SUCCESS:
         runtime.forget(provided)
         why = result.error.message if result.error is not None else result.status
@@ -86,7 +90,9 @@ async def _check(runtime: Runtime, provided: Provided, progress: ProgressCallbac
             hint="Run `mcp-conda-run warmup` again; if it stays, check the template's packages.",
             code="environment-broken",
         )
-    return f"A first program imported {', '.join(modules) or 'nothing'} in {result.timings_ms['run']:.0f} ms."
+    lacking = [package.import_name or package.name for package in result.packages]
+    lacks = f" It had to be given {', '.join(lacking)}, which the template does not bring." if lacking else ""
+    return f"A first program imported {', '.join(modules) or 'nothing'} in {result.timings_ms['run']:.0f} ms.{lacks}"
 
 
 def promised_modules(provided: Provided) -> list[str]:

@@ -127,3 +127,8 @@ def test_a_lock_is_not_locked_again_but_can_be_written_as_another_kind(
     command("lock", listed, "--output", tmp_path / "again.yml")
     again = read_lock(tmp_path / "again.yml", HERE)
     assert [(p.url, p.sha256, p.md5) for p in again] == [(p.url, p.sha256, p.md5) for p in packages]
+
+
+def test_warmup_says_what_a_template_serves_only_in_its_words(command: Command, mine: Path) -> None:
+    mine.write_text("# imports: numpy, six\ndependencies: [python, pip, 'numpy >=2']\n")
+    assert "had to be given six" in command("warmup", "--template", mine).stdout
