@@ -38,7 +38,8 @@ class Workshop:
 
     def prepare(self, order: Order) -> Order:
         """Return the order as it is best carried out here; the first one with walls takes the preparations' time."""
-        self.groups.learn()  # here, so that all keepers know
+        if order.bounds.memory_bytes or order.bounds.processes:
+            self.groups.learn()  # here, so that all keepers know
         if order.walls is None:
             return order
         if not self._tried:
