@@ -152,7 +152,12 @@ class Locker:
     async def _run(self, work: Path, arguments: Sequence[str]) -> Ended:
         """Run conda-lock; everything that it keeps for itself goes to the work directory."""
         home = {name: str(work) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
-        own = {**s3_variables(arguments), **self._access.variables(), **self._variables, CONFIG_VARIABLE: str(work / "shim.json")}
+        own = {
+            **s3_variables(arguments),
+            **self._access.variables(),
+            **self._variables,
+            CONFIG_VARIABLE: str(work / "shim.json"),
+        }
         environment = child_environment(PATH="/usr/bin:/bin", **home, **own)
         try:
             ended = await run_child(
