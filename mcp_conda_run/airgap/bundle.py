@@ -176,6 +176,7 @@ async def _archives(
         mirrors=mirrors_of(settings),
         timeout_s=settings.install_timeout_s,
         access=runtime.access,
+        offline=settings.offline,
         progress=progress,
     )
     entries: dict[tuple[str, str], dict[str, Any]] = {}

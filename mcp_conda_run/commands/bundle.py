@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import WithOption, asyncio_run, display, settings_from
+from .shared import OfflineOption, WithOption, asyncio_run, display, settings_from
 
 
 def bundle(
@@ -20,12 +20,13 @@ def bundle(
     platform: Annotated[
         str | None, typer.Option("--platform", help="conda's name of the platform [default: this machine's].")
     ] = None,
+    offline: OfflineOption = None,
 ) -> None:
     """Write one file with all that the templates, and packages that runs may add, need without a network."""
     from ..airgap.bundle import make_bundle
     from ..terminal import size
 
-    settings = settings_from(pool_mb=0)
+    settings = settings_from(offline=offline, pool_mb=0)
     with display() as progress:
         made = asyncio_run(
             make_bundle(

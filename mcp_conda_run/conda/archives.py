@@ -28,6 +28,7 @@ async def fetch_archives(
     mirrors: Mirrors,
     timeout_s: float,
     access: Access,
+    offline: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> list[dict[str, Any]]:
     """Put the archive of each package into a directory, named by its sha256; return the channel's records of them.
@@ -39,6 +40,7 @@ async def fetch_archives(
         mirrors: where to fetch from.
         timeout_s: how long it may take.
         access: how channels are reached.
+        offline: take only what lies on this machine.
         progress: told of the bytes fetched.
 
     Raises:
@@ -59,6 +61,7 @@ async def fetch_archives(
         "packages": rows,
         "directory": str(directory),
         "repodata": str(repodata),
+        "offline": offline,
         **access.as_request(),
     }
     try:

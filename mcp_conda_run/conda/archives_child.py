@@ -20,10 +20,10 @@ from ..errors import InstallError
 from ..models import LockedPackage, Progress
 from . import lifeline
 from .access import use_credentials
-from .faults import checksum_mismatch, explain_install, explain_os_error
+from .faults import checksum_mismatch, explain_install, explain_os_error, offline_missing
 from .records import check_installable, from_json
 from .redact import redact
-from .worker import Answers, as_error
+from .worker import Answers, as_error, cut_off_network
 
 AT_ONCE = 4
 RETRIES = 3
@@ -37,6 +37,7 @@ async def fetch(request: Mapping[str, Any], answers: Answers) -> list[dict[str, 
     packages = [from_json(row) for row in request["packages"]]
     for package in packages:
         check_installable(package)
+    check_reachable(packages, offline=request["offline"])
     client = rattler.Client.default_client(max_retries=RETRIES)
     known = await channel_records(packages, Path(request["repodata"]), client)
     turns, done, total = asyncio.Semaphore(AT_ONCE), 0, sum(package.size_bytes for package in packages)
@@ -52,6 +53,17 @@ async def fetch(request: Mapping[str, Any], answers: Answers) -> list[dict[str, 
             return known.get(package.sha256) or await own_record(package, path)
 
     return list(await asyncio.gather(*(one(package) for package in packages)))
+
+
+def check_reachable(packages: Sequence[LockedPackage], *, offline: bool) -> None:
+    """Refuse what only a network could bring.
+
+    Raises:
+        InstallError: it is offline, and a package is not on this machine.
+    """
+    remote = [package.name for package in packages if not package.url.startswith("file://")]
+    if offline and remote:
+        raise offline_missing(remote)
 
 
 async def fetch_one(package: LockedPackage, path: Path, client: Any) -> None:
@@ -142,6 +154,8 @@ def main() -> NoReturn:
     async def serve() -> NoReturn:
         try:
             request = lifeline.take_request()
+            if request["offline"]:
+                cut_off_network()
             use_credentials(request)
             answers.write(result=await fetch(request, answers))
         except Exception as error:  # noqa: BLE001 - every failure is an answer

@@ -163,3 +163,20 @@ async def test_a_private_channel_is_carried_without_its_token(small_channel: Pat
         made = await bundled(tmp_path / "b.tar", settings.model_copy(update={"channels": (private,)}))
     assert [channel.url for channel in made.manifest.channels] == [server.url]
     assert b"s3cr3t" not in (tmp_path / "b.tar").read_bytes()
+
+
+async def test_what_was_carried_can_be_carried_on_without_a_network(
+    offline: Settings, server: ChannelServer, tmp_path: Path
+):
+    made = await bundled(tmp_path / "on.tar", offline, "six")
+    assert any("/six-" in member.path for member in made.manifest.members)
+    assert server.requests == []
+
+
+async def test_offline_a_bundle_asks_nobody_for_what_is_missing(server: ChannelServer, tmp_path: Path):
+    settings = online(tmp_path, server)
+    await bundled(tmp_path / "b.tar", settings)
+    server.forget()
+    with pytest.raises(InstallError) as caught:
+        await bundled(tmp_path / "b.tar", settings.model_copy(update={"offline": True}))
+    assert (caught.value.code, server.requests) == ("offline-missing", [])
