@@ -10,6 +10,7 @@ the channel, runs that have code go on to their end; with the last one, the keep
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import resource
@@ -23,7 +24,7 @@ from typing import Any
 from ..guest import seccomp, syscalls
 from .enrolling import Enroller
 from .groups import Group, Groups
-from .order import INNER_ID, SCRATCH
+from .order import INNER_ID, SCRATCH, Bounds
 from .processes import descendants, kill_all_children, pid_of, proportional_memory, used
 from .rootfs import STAGE_PLACES
 from .watch import Watch
@@ -49,7 +50,7 @@ class Run:
 
     def __init__(self, fork: Fork, lifeline: socket.socket, reports: socket.socket, group: Group | None) -> None:
         self.group = group
-        self.watch = Watch(fork.bounds, group)
+        self.watch = Watch(_watched(fork), group)
         self.lifeline = lifeline
         self.reports = reports
         self.process: int | None = None  # a descriptor of its pid 1
@@ -181,7 +182,7 @@ class Keeper:
             theirs.close()
         for descriptor in descriptors:
             os.close(descriptor)
-        run = self._runs[fork.id] = Run(fork, lifeline, reports, self._groups.make(fork.bounds))
+        run = self._runs[fork.id] = Run(fork, lifeline, reports, self._groups.make(_watched(fork)))
         lifeline.setblocking(False)
         reports.setblocking(False)
         self._on(lifeline.fileno(), lambda: self._hear_lifeline(run))
@@ -319,6 +320,11 @@ class Keeper:
         for run in self._runs.values():
             if run.has_code and run.pid > 0 and not run.limit:
                 run.end_if_over()
+
+
+def _watched(fork: Fork) -> Bounds:
+    """Return the bounds of a run but that of processes: no zygote is root, so the run's user namespace holds that."""
+    return dataclasses.replace(fork.bounds, processes=0)
 
 
 def _refuse(lifeline: socket.socket, descriptors: list[int], reason: str) -> None:
