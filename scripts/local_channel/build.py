@@ -106,6 +106,8 @@ def _pythons() -> Iterator[Path]:
         Path(os.environ.get("RUNNER_TOOL_CACHE", "/opt/hostedtoolcache"), "Python"),
     )
     for root in roots:
+        if not os.access(root, os.R_OK | os.X_OK):
+            continue  # absent, or another user's
         for name in names:
             yield from sorted((*root.glob(f"*/bin/{name}"), *root.glob(f"*/*/bin/{name}")), reverse=True)
 
