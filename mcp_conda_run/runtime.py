@@ -156,8 +156,7 @@ class Runtime:
             return not_installed(error, run_id=self.store.new_run_id(), timings_ms=phases.finish())
         attempts = ["the first run"]
         while True:
-            with self.store.uses.hold(prepared.provided.environment.key):
-                result, said = await self._once(request, source, prepared, phases, progress, client=client)
+            result, said = await self._once(request, source, prepared, phases, progress, client=client)
             again = None
             if len(attempts) < MAX_ROUNDS:
                 try:
@@ -201,7 +200,6 @@ class Runtime:
         with (
             self._turns.admission(),
             witnessed(self._audit, request, progress, run_id=run_id, client="") as witness,
-            self.store.uses.hold(provided.environment.key),
         ):
             result, _ = await self._once(request, source, prepared, phases, witness.note)
             result = replace(

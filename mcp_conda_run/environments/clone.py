@@ -187,7 +187,10 @@ def _like(target: str, status: os.stat_result) -> None:
 
 
 def hard_link(path: str, target: str) -> None:
-    """Make `target` another name of the file `path`; copy it where the file has too many names already.
+    """Make `target` another name of the file `path`; copy it where that cannot be.
+
+    It has too many names already, is on another file system, or belongs to somebody else (proc_sys_fs(5), on
+    protected_hardlinks).
 
     Raises:
         OSError: the file system refuses.
@@ -195,7 +198,7 @@ def hard_link(path: str, target: str) -> None:
     try:
         os.link(path, target, follow_symlinks=False)
     except OSError as error:
-        if error.errno != errno.EMLINK:
+        if error.errno not in {errno.EMLINK, errno.EXDEV, errno.EPERM}:
             raise
         shutil.copy2(path, target)
 

@@ -361,8 +361,9 @@ def main(channel_fd: int) -> None:
     syscalls.set_child_subreaper()
     groups = Groups()
     try:
-        plan = unpack_plan(channel.recv(MAX_MESSAGE_BYTES))
-        Keeper(channel, plan, groups).serve()
+        message = channel.recv(MAX_MESSAGE_BYTES)
+        if message:  # else the server ended before it said what to keep
+            Keeper(channel, unpack_plan(message), groups).serve()
     except OSError as error:
         with contextlib.suppress(OSError):
             reason = f"{error.strerror} ({error.filename})"

@@ -130,5 +130,5 @@ def test_a_lock_is_not_locked_again_but_can_be_written_as_another_kind(
 
 
 def test_warmup_says_what_a_template_serves_only_in_its_words(command: Command, mine: Path) -> None:
-    mine.write_text("# imports: numpy, six\ndependencies: [python, pip, 'numpy >=2']\n")
+    mine.write_text("# imports: numpy, six\ndependencies: [python, pip, 'numpy >=2', mcr-prefix]\n")
     assert "had to be given six" in command("warmup", "--template", mine).stdout

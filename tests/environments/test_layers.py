@@ -37,7 +37,7 @@ async def test_an_environment_of_a_layer_is_used_as_it_is(above: Settings):
 async def test_what_a_layer_lacks_is_made_in_the_own_store(above: Settings, warm_small_cache: Path):
     before = sorted(path.name for path in (warm_small_cache / "envs").iterdir())
     async with Runtime(above) as runtime:
-        result = await runtime.run(RunRequest(code="import mcr_two; mcr_two.__file__"))
+        result = await runtime.run(RunRequest(code="import mcr_two, yaml; mcr_two.__file__", packages=("mcr-prefix",)))
     assert result.value is not None, result.error
     assert result.value.json.startswith(str(above.cache_dir))
     assert sorted(path.name for path in (warm_small_cache / "envs").iterdir()) == before

