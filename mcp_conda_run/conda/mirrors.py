@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SettingsError
+from ..errors import HostError, SettingsError
 from ..models import LockedPackage, PackageFacts, ProgressCallback, no_progress
 from .channels import write_json
 from .engine import Engine, SolveRequest
@@ -24,9 +27,8 @@ from .redact import redact
 if TYPE_CHECKING:
     from ..settings import Settings
 
-CHANNELS_AT = "https://conda.anaconda.org"
-"""Where a channel is that has a name only."""
 SCHEMES = ("https://", "http://", "file:///")
+ASK_TIMEOUT_S = 60
 UNPACKED = "bundled"
 """The directory of the cache that holds what bundles brought."""
 
@@ -60,6 +62,8 @@ class Mirrors:
 
     def channel(self, channel: str) -> str:
         """Return where a channel, given by name or address, is fetched from; itself if there is no mirror."""
+        if not self:
+            return channel
         address = channel_address(channel)
         moved = self.url(address)
         return channel if moved == address else moved
@@ -72,9 +76,35 @@ def _moved(url: str, pairs: Iterable[tuple[str, str]]) -> str:
     return url
 
 
+@cache
+def channels_at() -> str:
+    """Return where channels are that have a name only, as py-rattler says: in a child, as it is not for this process.
+
+    Raises:
+        HostError: it does not say.
+    """
+    ask = "import os, rattler; print(rattler.Channel('name').base_url, flush=True); os._exit(0)"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", ask],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ASK_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HostError(
+            f"The engine does not say where named channels are: {error}.",
+            hint="Name the channel by its address.",
+            code="engine-crashed",
+        ) from error
+    return done.stdout.strip().rstrip("/").removesuffix("/name")
+
+
 def channel_address(channel: str) -> str:
     """Return the address of a channel that is given by name or address."""
-    return (channel if "://" in channel else f"{CHANNELS_AT}/{channel}").rstrip("/")
+    return (channel if "://" in channel else f"{channels_at()}/{channel}").rstrip("/")
 
 
 def configured_mirrors(texts: Iterable[str]) -> dict[str, str]:

@@ -15,7 +15,10 @@ from typing import Any
 
 import yaml
 
+from ..conda.access import split_credentials
 from ..conda.lock_writer import write_lock
+from ..conda.mirrors import channel_address
+from ..conda.pypi_index import find_index
 from ..models import LockedPackage
 from .record import RunRecord
 
@@ -104,7 +107,7 @@ def as_pixi_lock(record: RunRecord) -> Exported:
         },
     }
     if wheels:
-        environment["indexes"] = ["https://pypi.org/simple"]
+        environment["indexes"] = [split_credentials(find_index().url)[0]]
     document = {
         "version": 6,
         "environments": {"default": environment},
@@ -148,8 +151,7 @@ def channels_of(record: RunRecord) -> tuple[str, ...]:
 
 def channel_url(channel: str) -> str:
     """Return a channel's address, with a slash at the end."""
-    url = channel if "://" in channel else f"https://conda.anaconda.org/{channel}"
-    return url.rstrip("/") + "/"
+    return channel_address(channel).rstrip("/") + "/"
 
 
 def head(record: RunRecord) -> str:

@@ -39,7 +39,7 @@ def pixi_lock(version: int, environment: str = "default", platform: str = "linux
     head = (
         f"version: {version}\nenvironments:\n  {environment}:\n"
         "    channels:\n    - url: https://channels.example/conda-forge/\n"
-        f"    indexes:\n    - https://pypi.org/simple\n    packages:\n      {platform}:\n"
+        f"    indexes:\n    - https://index.example/simple\n    packages:\n      {platform}:\n"
         f"      - conda: {URL}\n      - pypi: {WHEEL}\n"
     )
     platforms = "platforms:\n- name: linux-64\n" if version >= 7 else ""

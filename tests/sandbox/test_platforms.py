@@ -48,7 +48,7 @@ def may(text: str, operation: str, path: str) -> bool:
     return verdict == "allow"
 
 
-TEXT = profile(read_only=["/data"], writable=["/cache/runs/1", "/work"], ports=[4000])
+TEXT = profile(read_only=["/data"], writable=["/cache/runs/1", "/mine"], ports=[4000])
 
 
 def test_every_line_of_the_profile_is_a_rule():
@@ -65,7 +65,7 @@ def test_what_is_not_named_can_be_neither_read_nor_written(path: str):
 
 
 @pytest.mark.parametrize(
-    ("path", "writable"), [("/cache/runs/1/lib", True), ("/work/a", True), ("/data/a", False), ("/usr/lib/x", False)]
+    ("path", "writable"), [("/cache/runs/1/lib", True), ("/mine/a", True), ("/data/a", False), ("/usr/lib/x", False)]
 )
 def test_what_is_named_can_be_read_and_the_runs_own_written(path: str, writable: bool):
     assert may(TEXT, "file-read*", path)

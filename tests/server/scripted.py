@@ -67,7 +67,7 @@ class Scripted:
             LockedPackage(
                 name="numpy",
                 version="2.3",
-                url="https://conda.anaconda.org/t/secret-token/conda-forge/n.conda",
+                url="https://channels.example/t/secret-token/conda-forge/n.conda",
                 sha256="a" * 64,
             ),
             LockedPackage(name="six", version="1.17", url="https://files/six.whl", sha256="b" * 64, manager="pypi"),

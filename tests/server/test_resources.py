@@ -144,7 +144,7 @@ async def test_the_exact_packages_of_a_run_can_be_read(settings, era):
 async def test_the_exact_packages_are_told_without_the_tokens_of_their_channels(settings):
     async with serving(settings) as served:
         content = await of_run(served, "lock")
-    assert "https://conda.anaconda.org/t/***/conda-forge/n.conda" in content.text
+    assert "https://channels.example/t/***/conda-forge/n.conda" in content.text
     assert "secret-token" not in content.text
 
 
