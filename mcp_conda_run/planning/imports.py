@@ -58,7 +58,7 @@ class Found:
 
     Attributes:
         imports: in the order of the walk; the same module may occur more than once.
-        tree: the parsed code; None if it has a syntax error (then the imports come from its lines).
+        tree: the parsed code; None if it was not parsed (see `parse`; then the imports come from its lines).
         local: names of `.py` files that the code itself mentions, without the ending: modules that it may write.
     """
 
@@ -94,8 +94,14 @@ def collector_paused(size: int) -> Iterator[None]:
         gc.enable()
 
 
+MAX_STATEMENTS = 200_000
+"""Code of more statements than this is read by its lines: Python's parser alone takes seconds for it."""
+
+
 def parse(code: str) -> ast.Module | None:
-    """Parse code without any warning; None if it cannot be parsed."""
+    """Parse code without any warning; None if it cannot be parsed, or not in reasonable time."""
+    if code.count("\n") + code.count(";") > MAX_STATEMENTS:
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

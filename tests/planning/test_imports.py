@@ -129,3 +129,11 @@ def test_lines_of_imports_in_any_order_yield_only_names_that_stand_there(lines: 
     found = find_imports("\n".join(lines)).imports
     assert {item.module for item in found} <= {"a", "b", "d"}
     assert all(isinstance(item.context, ImportContext) for item in found)
+
+
+@pytest.mark.parametrize("shape", ["x\n", "x;"])
+def test_code_of_half_a_million_statements_is_read_by_its_lines(shape: str):
+    code = "import numpy\n" + shape * 500_000 + "x\nfrom scipy import linalg\n"
+    found = find_imports(code)
+    assert [item.module for item in found.imports] == ["numpy", "scipy"]
+    assert found.tree is None
