@@ -363,7 +363,7 @@ async def test_the_event_loop_is_not_blocked(tier: PooledTier, launch: Launch):
     assert longest < 0.05
 
 
-def test_nothing_is_left_when_the_server_was_killed(installed: Path):
+def test_nothing_is_left_a_second_after_the_server_was_killed(installed: Path):
     server = Server("own", zygote_place(installed, "own"))
     server.run("pool")
     server.send("pool", "import os, time\nos.fork()\nif os.fork() == 0: os.setsid()\ntime.sleep(600)")
@@ -374,10 +374,12 @@ def test_nothing_is_left_when_the_server_was_killed(installed: Path):
         pass
     assert len(processes) >= 9, processes
     os.kill(server.pid, signal.SIGKILL)
-    _, alive = psutil.wait_procs(processes, timeout=10)  # on a machine that is not busy, a second is plenty
+    killed = time.monotonic()
+    _, alive = psutil.wait_procs(processes, timeout=1)
     with suppress(BrokenPipeError):
         server.close()
     assert [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    assert time.monotonic() - killed < 2
     assert Path("/proc/mounts").read_text() == before
 
 

@@ -14,8 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SCRIPTED = [sys.executable, "-m", "tests.server.scripted"]
-PROMPT_S = 10.0
-"""A server that is told to end does so within 2 s; this much more is for a machine that is busy with other tests."""
+PROMPT_S = 2.0
 PATIENCE_S = 120
 
 
