@@ -10,7 +10,7 @@ import pytest
 from mcp_conda_run.conda.choose import make_engine, make_locker
 from mcp_conda_run.conda.engine import SolveRequest, current_platform
 from mcp_conda_run.conda.lockfile import read_lock
-from mcp_conda_run.conda.mirrors import Mirrors, configured_mirrors, mirrored
+from mcp_conda_run.conda.mirrors import Mirrors, channel_address, configured_mirrors, mirrored
 from mcp_conda_run.errors import SettingsError
 from mcp_conda_run.settings import Settings
 
@@ -109,3 +109,10 @@ def test_what_cannot_be_fetched_from_is_refused(text: str):
     with pytest.raises(SettingsError) as caught:
         configured_mirrors([text])
     assert caught.value.code == "bad-mirror"
+
+
+def test_a_channel_that_has_a_name_only_is_where_the_engine_has_it() -> None:
+    first, second = channel_address("conda-forge"), channel_address("other/label/dev")
+    assert first.startswith("https://")
+    assert second == f"{first.removesuffix('conda-forge')}other/label/dev"
+    assert len(first.removeprefix("https://").split("/")) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -192,3 +193,16 @@ def test_a_clone_that_becomes_an_environment_shares_what_programs_like_to_edit(p
     assert shared(prefix / data, destination / data)
     assert (destination / data).stat().st_mode == mode
     assert not shared(prefix / "bin/tool", destination / "bin/tool")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.EMLINK])
+def test_a_file_that_cannot_have_another_name_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:  # root may link whatever it likes, so this cannot be caused
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "file").write_text("content")
+    monkeypatch.setattr(os, "link", refuse)
+    hard_link(str(tmp_path / "file"), str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_text() == "content"
