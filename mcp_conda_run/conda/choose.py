@@ -90,4 +90,5 @@ def make_locker(settings: Settings) -> Locker:
         exclude_newer=settings.exclude_newer,
         mirrors=mirrors_of(settings),
         variables=trust_variables(settings),
+        solver=make_engine(settings).for_locks(),
     )

@@ -1,4 +1,4 @@
-"""Stands in for the `conda` that conda-lock wants to call: answers `create --dry-run --json` by our own solver.
+"""Stands in for the `conda` that conda-lock wants to call: answers `create --dry-run --json` by the engine's solver.
 
 conda-lock (through `conda_lock_child.py`) starts it once for each platform. What it must know comes from the file that
 `MCP_CONDA_RUN_SHIM` names; a failure is left in that file's directory for `locking.py`, because conda-lock would wrap
@@ -92,8 +92,6 @@ def as_actions(packages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 async def dry_run(arguments: argparse.Namespace, platform: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Solve what conda-lock asks for."""
-    from . import solving  # noqa: PLC0415
-
     fake = [channel for channel in arguments.channel if FAKE_CHANNEL in channel]
     mirrors = Mirrors(config.get("mirrors", {}))
     request = {
@@ -106,10 +104,20 @@ async def dry_run(arguments: argparse.Namespace, platform: str, config: Mapping[
         "exclude_newer": config["exclude_newer"],
         "offline": config["offline"],
         "repodata": config["repodata"],
+        **config["solver"],
         **request_from_environment(),
     }
-    rows = await solving.solve(request)
+    rows = await solve(request)
     return as_actions([{**row, **{key: mirrors.original(row[key]) for key in ("url", "channel")}} for row in rows])
+
+
+async def solve(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Let the engine that was chosen solve, over the same channels and with the same view of the target machine."""
+    from . import micromamba_solving, solving  # noqa: PLC0415 - loads py-rattler, whose failure must become an answer
+
+    if "micromamba" in request:
+        return await micromamba_solving.solve(request)
+    return await solving.solve(request)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import HostError
 from ..models import LockedPackage, PackageFacts, ProgressCallback, no_progress
@@ -69,6 +69,9 @@ class Engine(Protocol):
 
     def version(self) -> str:
         """Return the engine's version, for `doctor`."""
+
+    def for_locks(self) -> Mapping[str, Any]:
+        """Return what a process that locks must know to solve with this engine, as JSON values; see `conda_shim.py`."""
 
     async def solve(self, request: SolveRequest, progress: ProgressCallback = no_progress) -> tuple[LockedPackage, ...]:
         """Return all packages of an environment that satisfies the request, in topological order."""

@@ -1,4 +1,4 @@
-"""Writes conda-lock.yml files: conda-lock in a child process, whose `conda` is our own solver (`conda_shim.py`).
+"""Writes conda-lock.yml files: conda-lock in a child process, whose `conda` asks the engine (`conda_shim.py`).
 
 `environments/` calls `Locker.lock`; reading is in `lockfile.py`. Nothing is fetched but what the solver needs of the
 channels: conda-lock gets no other executable and an empty table of PyPI names.
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ..errors import InstallError
 from ..models import LockedPackage, Progress, ProgressCallback, no_progress
@@ -53,6 +54,7 @@ class Locker:
         access: how channels are reached; the lock holds no credentials.
         mirrors: where to ask in the place of the channels; the lock names the channels.
         variables: what the solver's process gets besides, for certificates.
+        solver: what the engine that solves says of itself (`Engine.for_locks`); the embedded one needs nothing.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Locker:
         access: Access | None = None,
         mirrors: Mirrors | None = None,
         variables: Mapping[str, str] | None = None,
+        solver: Mapping[str, Any] | None = None,
     ) -> None:
         self._repodata = repodata.absolute()
         self._timeout_s = timeout_s
@@ -73,6 +76,7 @@ class Locker:
         self._access = access or Access()
         self._mirrors = mirrors or Mirrors({})
         self._variables = dict(variables or {})
+        self._solver = dict(solver or {})
 
     async def lock(
         self,
@@ -133,6 +137,7 @@ class Locker:
             "offline": self._offline,
             "exclude_newer": self._exclude_newer,
             "mirrors": self._mirrors.as_json(),
+            "solver": self._solver,
         }
         config["keep"] = {platform: [asdict(package) for package in keep[platform]] for platform in keep}
         (work / "shim.json").write_text(json.dumps(config))

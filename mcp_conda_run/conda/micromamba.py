@@ -1,7 +1,7 @@
 """The user's own micromamba as an engine: finds it, tries it, and hands it to the child process that calls it.
 
 `choose.py` decides with this module whether it is used. All calls of micromamba but `--version` are made in the
-engine's child (`micromamba_calls.py`), which ends with the caller. Written for 2.8.1; older than 2.0 is not used.
+engine's child (`micromamba_calls.py`), which ends with the caller. Written for 2.8.1; older than 2.0.4 is not used.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from .access import Access
-from .worker_engine import WorkerEngine
+from .worker_engine import WorkerEngine, absolute
 
-OLDEST = (2, 0)
+OLDEST = (2, 0, 4)
+"""The first 2.x that answers a dry run with JSON (mamba-org/mamba #3627)."""
+
 VERSION_TIMEOUT_S = 20
 KEPT = ("SYSTEMROOT", "LD_LIBRARY_PATH")
-VERSION = re.compile(r"(\d+)\.(\d+)[\w.]*")
+VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?[\w.+-]*")
 PROGRAM = "micromamba.exe" if sys.platform == "win32" else "micromamba"
 
 
@@ -77,6 +79,10 @@ class MicromambaEngine(WorkerEngine):
         """Return micromamba's version."""
         return self.found.version
 
+    def for_locks(self) -> Mapping[str, Any]:
+        """Return where micromamba and its caches are."""
+        return {"micromamba": str(self.found.path), "pkgs": absolute(self._pkgs), "layers": self._layers}
+
     def _more(self) -> dict[str, Any]:
         return {"micromamba": str(self.found.path)}
 
@@ -128,10 +134,15 @@ def ask_version(path: Path, _: tuple[int, int]) -> tuple[str, str]:
         )
     except (OSError, subprocess.SubprocessError) as error:
         return "", f"{path} does not run: {getattr(error, 'strerror', None) or error}."
-    said = done.stdout.decode(errors="replace").strip()
-    found = VERSION.fullmatch(said.splitlines()[-1].strip()) if said else None
-    if done.returncode or found is None:
-        return "", f"{path} does not say a version (exit code {done.returncode}), so it is no micromamba."
-    if (int(found[1]), int(found[2])) < OLDEST:
-        return "", f"{path} is micromamba {found[0]}; {OLDEST[0]}.{OLDEST[1]} or later is needed."
+    return judged(path, done.stdout.decode(errors="replace"), done.returncode)
+
+
+def judged(path: Path, said: str, returncode: int) -> tuple[str, str]:
+    """Return the version in a program's answer to `--version`, or why a program that answers so cannot be used."""
+    lines = said.strip().splitlines()
+    found = VERSION.fullmatch(lines[-1].strip()) if lines else None
+    if returncode or found is None:
+        return "", f"{path} does not say a version (exit code {returncode}), so it is no micromamba."
+    if tuple(int(part or 0) for part in found.groups()) < OLDEST:
+        return "", f"{path} is micromamba {found[0]}; {'.'.join(map(str, OLDEST))} or later is needed."
     return found[0], ""

@@ -58,8 +58,15 @@ class Said:
 
     def linked(self) -> list[dict[str, Any]]:
         """Return the packages that it links, or would link."""
+        return self._rows("LINK")
+
+    def unlinked(self) -> list[dict[str, Any]]:
+        """Return the packages that it removes, or would remove."""
+        return self._rows("UNLINK")
+
+    def _rows(self, action: str) -> list[dict[str, Any]]:
         actions = (self.document or {}).get("actions")
-        rows = actions.get("LINK") if isinstance(actions, dict) else None
+        rows = actions.get(action) if isinstance(actions, dict) else None
         return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
     def complaints(self) -> list[str]:
@@ -118,8 +125,8 @@ class Micromamba:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    async def call(self, work: Path, *arguments: str) -> Said:
-        """Run micromamba once.
+    async def call(self, work: Path, *arguments: str, variables: Mapping[str, str] | None = None) -> Said:
+        """Run micromamba once, with these variables besides.
 
         Raises:
             HostError: it cannot be started, or answers more than can be read.
@@ -131,7 +138,7 @@ class Micromamba:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env=self.environment(work),
+                env=self.environment(work) | dict(variables or {}),
                 cwd=work,
             )
         except OSError as error:

@@ -18,15 +18,17 @@ from ..errors import CondaRunError, InstallError
 from ..models import LockedPackage
 from . import solving
 from .access import split_credentials
-from .engine import current_platform
+from .faults import explain_os_error
 from .micromamba_calls import Micromamba, Said
 from .micromamba_faults import explain_channel, explain_spec, is_bad_spec, lacks_subdir, says_why
+from .micromamba_targets import machine, pretend_installed
 from .records import as_json, from_json, to_record, topological
 from .redact import redact
 
 log = logging.getLogger(__name__)
 
 COMMON = ("-y", "--json", "--no-rc", "--override-channels", "--log-level", "error")
+READABLE = ("https://", "http://", "file://")
 NAME_OF_SPEC = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -42,17 +44,41 @@ async def solve(request: Mapping[str, Any]) -> list[dict[str, Any]]:
         return await solving.solve(request)
     asked = Asked(request, channels, specs)
     micromamba = Micromamba(request)
+    wanted = {spec.name.normalized for spec in specs if spec.name is not None}
     with micromamba.workspace() as work:
-        said = await micromamba.call(work, *asked.arguments(work, pinned))
+        if request.get("preferred"):
+            return await keeping(asked, micromamba, work, wanted)
+        said = await micromamba.call(work, *asked.arguments(work, pinned), variables=asked.machine)
         if not is_solution(said):
             if request["offline"] or lacks_subdir(said):
                 # Its cache may know less than the one that planning uses; and it wants every subdir of every channel.
                 return await solving.solve(request)
             raise await asked.explain(micromamba, work, said, pinned)
     kept = {package.sha256: package for package in pinned if package.sha256}
-    wanted = {spec.name.normalized for spec in specs if spec.name is not None}
     packages = needed([asked.package(row) for row in said.linked()], wanted)
     return [as_json(kept.get(package.sha256, package)) for package in in_order(packages)]
+
+
+async def keeping(asked: Asked, micromamba: Micromamba, work: Path, wanted: Iterable[str]) -> list[dict[str, Any]]:
+    """Solve beside packages that stay as they are unless something needs others.
+
+    What micromamba cannot do, or does by halves, the embedded solver does, which also says why where nobody can.
+    """
+    preferred = [from_json(package) for package in asked.request["preferred"]]
+    there = {package.name: package for package in preferred if package.manager == "conda"}
+    prefix = work / "there"
+    try:
+        pretend_installed(prefix, there.values())
+    except OSError as error:
+        raise explain_os_error(error, prefix) from error
+    said = await micromamba.call(work, *asked.arguments(work, (), beside=prefix), variables=asked.machine)
+    gone = {str(row.get("name")) for row in said.unlinked()}
+    new = {package.name: package for package in map(asked.package, said.linked())} if said.claims_success else {}
+    packages = needed({**{name: there[name] for name in there if name not in gone}, **new}.values(), wanted)
+    if said.claims_success and is_closed(packages, wanted):
+        return [as_json(package) for package in in_order(packages)]
+    log.info("The embedded solver answers, because micromamba said: %s", said.tree() or said.complaints() or said)
+    return await solving.solve(asked.request)
 
 
 class Asked:
@@ -64,11 +90,13 @@ class Asked:
         self.request = request
         self.channels = channels
         self.specs = specs
+        self.machine = machine(request)
 
-    def arguments(self, work: Path, pinned: Sequence[LockedPackage]) -> list[str]:
-        """Return the command line. No credentials: everybody on the machine can read it."""
+    def arguments(self, work: Path, pinned: Sequence[LockedPackage], beside: Path | None = None) -> list[str]:
+        """Return the command line, for a new prefix or one that is there; no credentials: everybody can read it."""
         priority = "--no-channel-priority" if self.request.get("flexible") else "--strict-channel-priority"
-        arguments = ["create", *COMMON, priority, "--dry-run", "-p", str(work / "prefix")]
+        command = ["install", "--no-py-pin", "--allow-downgrade"] if beside else ["create"]
+        arguments = [*command, *COMMON, priority, "--dry-run", "-p", str(beside or work / "prefix")]
         if self.request["offline"]:
             arguments.append("--offline")
         for source in self.channels.sources:
@@ -115,7 +143,7 @@ class Asked:
         await solving.refuse_unknown_names(self.channels, self.specs)
         moved: list[str] = []
         if pinned:
-            freed = await micromamba.call(work, *self.arguments(work, ()))
+            freed = await micromamba.call(work, *self.arguments(work, ()), variables=self.machine)
             now = {str(row.get("name")): str(row.get("version")) for row in freed.linked()}
             moved = [
                 f"{pin.name} {pin.version} (it would have to be {now[pin.name]})"
@@ -146,10 +174,8 @@ async def better_embedded(
     """Say why micromamba cannot be asked this; nothing if it can."""
     if request["exclude_newer"]:
         return "micromamba cannot leave out newer packages"
-    if request["platform"] != current_platform() or request.get("virtual_packages") is not None:
-        return "it is for another machine"
-    if request.get("preferred"):
-        return "micromamba cannot prefer versions"
+    if strange := [url for source in channels.sources if not (url := source.base_url).startswith(READABLE)]:
+        return f"micromamba cannot read {redact(strange[0])}"
     wanted = {package.sha256 for package in pinned}
     if pinned and not request["offline"]:
         have: set[str] = set()
@@ -183,6 +209,13 @@ def needed(packages: Iterable[LockedPackage], wanted: Iterable[str]) -> list[Loc
         names = (first[0].lower() for spec in by_name[name].depends if (first := NAME_OF_SPEC.match(spec)))
         waiting += [other for other in names if other in by_name and not (name == "python" and other == "pip")]
     return list(found.values())
+
+
+def is_closed(packages: Sequence[LockedPackage], wanted: Iterable[str]) -> bool:
+    """Say whether all that is wanted is there, with all that it needs."""
+    names = {package.name for package in packages}
+    needs = {first[0].lower() for p in packages for spec in p.depends if (first := NAME_OF_SPEC.match(spec))}
+    return names.issuperset(wanted) and names.issuperset(need for need in needs if not need.startswith("__"))
 
 
 def in_order(packages: Sequence[LockedPackage]) -> list[LockedPackage]:

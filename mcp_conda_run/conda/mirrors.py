@@ -163,6 +163,10 @@ class MirroredEngine:
         """Return the inner engine's version."""
         return self._engine.version()
 
+    def for_locks(self) -> Mapping[str, Any]:
+        """Return what the inner engine says; locking has the mirrors of its own."""
+        return self._engine.for_locks()
+
     async def solve(self, request: SolveRequest, progress: ProgressCallback = no_progress) -> tuple[LockedPackage, ...]:
         """Return all packages of an environment that satisfies the request, under their own addresses."""
         known = self._known(request.channels)

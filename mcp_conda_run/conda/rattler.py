@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
 
 from .worker_engine import WorkerEngine, absolute, as_exception, crashed
 
@@ -17,3 +19,7 @@ class RattlerEngine(WorkerEngine):
     def version(self) -> str:
         """Return py-rattler's version."""
         return importlib.metadata.version("py-rattler")
+
+    def for_locks(self) -> Mapping[str, Any]:
+        """Return nothing: who locks has the embedded solver already."""
+        return {}

@@ -71,6 +71,7 @@ class Provisioner:
             access=self._access,
             mirrors=mirrors_of(settings),
             variables=trust_variables(settings),
+            solver=engine.for_locks(),
         )
         self._wheels = WheelInstaller(settings, store.pypi)
         self._templates = TemplateLocker(

@@ -12,7 +12,7 @@ import pytest
 
 from mcp_conda_run.conda.choose import own_micromamba
 from mcp_conda_run.conda.engine import SolveRequest, current_platform
-from mcp_conda_run.conda.micromamba import MicromambaEngine, find_micromamba
+from mcp_conda_run.conda.micromamba import MicromambaEngine, find_micromamba, tried
 from mcp_conda_run.conda.rattler import RattlerEngine
 from mcp_conda_run.models import LockedPackage
 
@@ -52,6 +52,32 @@ def make_engine(request: pytest.FixtureRequest, cache: Path) -> MakeEngine:
         return MicromambaEngine(FOUND, pkgs, repodata, **options)
 
     return make
+
+
+Program = Callable[..., Path]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Write a shell script that stands in for a micromamba that fails, in a way in which no real one can be made to.
+
+    It says a version, and then does what is given. None succeeds at anything: that micromamba solves and installs is
+    for the tests that have an `engine`, which call a real one.
+    """
+
+    def write(body: str = "exit 1", version: str = "2.8.1", name: str = "micromamba") -> Path:
+        path = tmp_path / f"bin-{len(list(tmp_path.glob('bin-*')))}" / name
+        path.parent.mkdir()
+        path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo {version} && exit 0\n{body}\n')
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+def stand_in(path: Path, cache: Path, **options: Any) -> MicromambaEngine:
+    """Return the engine on a stand-in."""
+    return MicromambaEngine(tried(path, "given"), cache / "pkgs", cache / "repodata", **{"timeout_s": 60, **options})
 
 
 @pytest.fixture

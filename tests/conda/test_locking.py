@@ -1,4 +1,4 @@
-"""Locks, made by the real conda-lock with our solver, and read by both."""
+"""Locks, made by the real conda-lock with each engine's solver, and read by conda-lock and by us."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ import yaml
 from mcp_conda_run.conda.choose import make_engine, make_locker
 from mcp_conda_run.conda.engine import current_platform
 from mcp_conda_run.conda.locking import ALL_PLATFORMS, Locker, is_stale, read_lock
-from mcp_conda_run.conda.rattler import RattlerEngine
 from mcp_conda_run.errors import CondaRunError, HostError, InstallError
 from mcp_conda_run.models import Progress
 from mcp_conda_run.settings import load_settings
 
 from ..support.http_channel import ChannelServer
-from .conftest import FOUND, NO_MICROMAMBA, Derive
+from .conftest import FOUND, NO_MICROMAMBA, Derive, Engine
 from .test_ending import GONE_S, workers
 
 Serve = Callable[[Path], ChannelServer]
@@ -31,8 +30,9 @@ HERE = (current_platform(),)
 
 
 @pytest.fixture
-def locker(cache: Path) -> Locker:
-    return Locker(cache / "repodata", timeout_s=120)
+def locker(cache: Path, engine: Engine) -> Locker:
+    """What locks with each engine in turn."""
+    return Locker(cache / "repodata", timeout_s=120, solver=engine.for_locks())
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def conda_lock(*arguments: str | Path) -> str:
 
 
 async def test_a_lock_pins_what_a_solve_finds(
-    locker: Locker, engine: RattlerEngine, environment: Write, channel: str, output: Path
+    locker: Locker, engine: Engine, environment: Write, channel: str, output: Path
 ) -> None:
     await locker.lock(environment("numpy 2.1.*", "requests"), (channel,), HERE, output)
     pinned = {package.name: package.version for package in read_lock(output, current_platform())}
@@ -80,7 +80,7 @@ async def test_a_lock_pins_what_a_solve_finds(
 
 
 async def test_a_lock_for_three_platforms_has_each_and_installs_here(
-    locker: Locker, engine: RattlerEngine, environment: Write, channel: str, output: Path, tmp_path: Path
+    locker: Locker, engine: Engine, environment: Write, channel: str, output: Path, tmp_path: Path
 ) -> None:
     await locker.lock(environment("numpy", "six"), (channel,), ALL_PLATFORMS, output)
     for platform in ALL_PLATFORMS:
