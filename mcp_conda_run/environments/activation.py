@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePath
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _SHELL = 'env=$1; shift; for script in "$@"; do . "$script" >/dev/null 2>&1 || :
 _NOT_TAKEN = frozenset({"PATH", "PWD", "OLDPWD", "SHLVL", "_", "HOME", "LD_PRELOAD", "LD_LIBRARY_PATH"})
 
 
-def search_path(prefix: Path) -> str:
+def search_path(prefix: PurePath) -> str:
     """Return the `PATH` of an activated prefix (conda's order on Windows; `bin` elsewhere)."""
     if os.name == "nt":
         places = ("", "Library/mingw-w64/bin", "Library/usr/bin", "Library/bin", "Scripts", "bin")

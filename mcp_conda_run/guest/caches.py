@@ -8,7 +8,6 @@ there into the home directory of the run. A program that writes to such a cache 
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 
@@ -17,6 +16,9 @@ PLACE = os.path.join("var", "cache", "mcp-conda-run", "home")
 
 BUILDERS = ("matplotlib.font_manager",)
 """Modules that fill their cache when they are imported."""
+
+link = os.link if sys.platform == "win32" else os.symlink
+"""What gives a file another name; on Windows only few users may make symbolic links."""
 
 
 def show() -> None:
@@ -30,7 +32,7 @@ def show() -> None:
         for name in names:
             try:
                 os.makedirs(target, exist_ok=True)
-                os.symlink(os.path.join(directory, name), os.path.join(target, name))
+                link(os.path.join(directory, name), os.path.join(target, name))
             except OSError:
                 continue  # it is there already, or cannot be: programs work all the same
 
@@ -41,6 +43,8 @@ def build(home: str) -> None:
     os.environ["HOME"] = home
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR"):
         os.environ.pop(name, None)
+    import importlib  # here: every run loads this module
+
     for name in BUILDERS:
         importlib.import_module(name)
 

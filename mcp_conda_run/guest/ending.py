@@ -69,6 +69,8 @@ def release(namespace: dict[str, Any]) -> None:
 
 def files_are_open() -> bool:
     """Say whether a regular file is open for writing, beyond the standard streams."""
+    if sys.platform == "win32":
+        return True  # not to be known here
     import fcntl
 
     try:
@@ -109,7 +111,8 @@ def flush_c_buffers() -> None:
         return
     import ctypes
 
-    ctypes.CDLL(None).fflush(None)
+    # Windows has one C library for all that is built for it, and no name for "whatever is loaded".
+    ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None).fflush(None)
 
 
 def is_foreign_extension(module: Any) -> bool:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import atexit  # noqa: F401 - here and below: what the helpers need at every end, when importing may be broken
 import builtins
-import fcntl  # noqa: F401
 import gc  # noqa: F401
 import os
 import sys
-from importlib.machinery import SourceFileLoader
+from _frozen_importlib_external import SourceFileLoader  # importlib itself is not loaded yet
+
+if sys.platform != "win32":
+    import fcntl  # noqa: F401
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,10 +60,11 @@ display.FORMS.update(arrays.FORMS)
 
 
 class Channel:
-    """The guest's end of the stream to the host."""
+    """The guest's end of the stream to the host: one descriptor, or one to read from and one to write to."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, outward: int = -1) -> None:
         self.descriptor = descriptor
+        self.outward = descriptor if outward < 0 else outward
         self.read: Callable[[int, int], bytes] = os.read
         self.write: Callable[[int, memoryview], int] = os.write
         self.encode: Callable[[Mapping[str, Any]], str] = messages.encode
@@ -75,7 +78,7 @@ class Channel:
         body = self.encode(message).encode("ascii")
         rest = memoryview(len(body).to_bytes(HEADER_BYTES, "big") + body)
         while rest:
-            rest = rest[self.write(self.descriptor, rest) :]
+            rest = rest[self.write(self.outward, rest) :]
 
     def receive(self) -> Any:
         """Return the next message, or None if the host is gone."""
@@ -126,12 +129,23 @@ class Job:
 # --- the steps --------------------------------------------------------------------------------------------------------
 
 
-def connect(descriptor: int) -> Channel:
+def connect(descriptor: int, outward: int = -1) -> Channel:
     """Take the channel to the host and say that this process is ready for a program."""
-    os.set_inheritable(descriptor, False)
-    channel = Channel(descriptor)
+    channel = Channel(descriptor, outward)
+    for each in {channel.descriptor, channel.outward}:
+        os.set_inheritable(each, False)
     channel.send({"ready": True})
     return channel
+
+
+def from_handle(handle: int, access: int) -> int:
+    """Return a descriptor for a handle that this process has inherited (Windows hands on nothing else)."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.set_handle_inheritable(handle, False)
+        return msvcrt.open_osfhandle(handle, access | os.O_BINARY | os.O_NOINHERIT)
+    return handle
 
 
 def receive(channel: Channel) -> Mapping[str, Any] | None:
@@ -370,10 +384,12 @@ def own_files() -> set[str]:
 failures.own_files.update(own_files())
 
 
-def serve(descriptor: int) -> NoReturn:
+def serve(descriptor: int, outward: int = -1) -> NoReturn:
     """Do all steps for one program."""
     caches.show()
-    channel = connect(descriptor)
+    if sys.platform == "win32":
+        descriptor, outward = from_handle(descriptor, os.O_RDONLY), from_handle(outward, os.O_WRONLY)
+    channel = connect(descriptor, outward)
     request = receive(channel)
     if request is None:
         leave(0)

@@ -11,7 +11,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from ..environments.clone import clone_prefix
@@ -20,10 +20,10 @@ from ..environments.trash import Trash
 from ..models import Isolation, Limits
 from .bases import with_groups
 from .order import CONTROL_FD, Bounds, Fence, Order
-from .running import MARK, RunProcess, finish, kill_marked, running
+from .running import MARK, finish, kill_marked, running
 from .spawner_client import Lifeline, Spawner
 from .surroundings import resource_limits, run_variables
-from .tier import Launch
+from .tier import Launch, Process
 
 
 class CloneTier:
@@ -43,7 +43,7 @@ class CloneTier:
         self._spawner.close()
 
     @asynccontextmanager
-    async def launch(self, launch: Launch) -> AsyncIterator[RunProcess]:
+    async def launch(self, launch: Launch) -> AsyncIterator[Process]:
         """Start a process in a fresh clone of the environment.
 
         Raises:
@@ -56,16 +56,8 @@ class CloneTier:
             stack.callback(self._trash.discard, prefix)
             await self._make(launch, prefix, scratch)
             ports = await self.open_network(launch, stack)
-            process = await stack.enter_async_context(
-                running(
-                    self._spawner,
-                    self._order(launch, prefix, scratch, ports),
-                    {mount.target: str(mount.source) for mount in launch.mounts},
-                    str(scratch / "main"),
-                    lambda lifeline: self._describe(launch, lifeline),
-                    sweep=lambda: kill_marked(launch.run_id),
-                )
-            )
+            order = self._order(launch, prefix, scratch, ports)
+            process = await stack.enter_async_context(self._running(launch, order, scratch))
             yield process
 
     # --- what the tiers differ in ---------------------------------------------------------------------------------
@@ -93,6 +85,26 @@ class CloneTier:
         """Say what holds the run."""
         raise NotImplementedError
 
+    def _running(
+        self,
+        launch: Launch,
+        order: Order,
+        scratch: Path,
+    ) -> AbstractAsyncContextManager[Process]:
+        """Start what the order says, for as long as the context lasts."""
+        return running(
+            self._spawner,
+            order,
+            {mount.target: str(mount.source) for mount in launch.mounts},
+            str(scratch / "main"),
+            lambda lifeline: self._describe(launch, lifeline),
+            sweep=lambda: kill_marked(launch.run_id),
+        )
+
+    def _get_ready(self) -> None:
+        """Start what starts runs, so that it is there when the directories are."""
+        self._spawner.start()
+
     def _describe(self, launch: Launch, lifeline: Lifeline) -> Isolation:
         isolation = self.isolation(launch)
         return dataclasses.replace(isolation, limits=with_groups(isolation.limits, lifeline.held))
@@ -112,7 +124,7 @@ class CloneTier:
                 source = Path(os.path.realpath(launch.environment.prefix))
                 clone_prefix(source, prefix, same_path=self.same_path)
 
-        self._spawner.start()
+        self._get_ready()
         await finish(asyncio.ensure_future(asyncio.to_thread(make)))
 
     def _order(self, launch: Launch, prefix: Path, scratch: Path, ports: tuple[int, ...]) -> Order:

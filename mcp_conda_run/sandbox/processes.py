@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ..portability import changed_s, held_bytes, is_reparse_point
+
 LINUX = sys.platform == "linux"
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 GIVE_UP_S = 2.0
@@ -209,13 +211,13 @@ def written_bytes(places: Iterable[str], since: float) -> int:
             return HIDDEN if error.errno in {errno.EACCES, errno.ENAMETOOLONG} else total
         for entry in entries:
             try:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
                 status = entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False) and not is_reparse_point(status):
+                    waiting.append(entry.path)
             except OSError:
                 continue
-            if status.st_ctime >= since:
-                total += status.st_blocks * 512 + INODE_BYTES
+            if changed_s(status) >= since:
+                total += held_bytes(status) + INODE_BYTES
     return total
 
 

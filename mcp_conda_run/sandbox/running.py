@@ -29,6 +29,8 @@ MARK = "MCP_CONDA_RUN_ID"
 class RunProcess:
     """A started run; see `tier.Process`."""
 
+    selectable = True
+
     def __init__(
         self,
         channels: Channels,

@@ -20,8 +20,8 @@ from .cloned import watched_limits
 from .loopback import LoopbackTier
 from .order import Order
 from .policy import NetworkPolicy
-from .running import RunProcess, finish, kill_marked
-from .tier import Launch
+from .running import finish, kill_marked
+from .tier import Launch, Process
 
 PROGRAM = "/usr/bin/sandbox-exec"
 
@@ -94,7 +94,7 @@ class SeatbeltTier(LoopbackTier):
     name = "seatbelt"
 
     @asynccontextmanager
-    async def launch(self, launch: Launch) -> AsyncIterator[RunProcess]:
+    async def launch(self, launch: Launch) -> AsyncIterator[Process]:
         """Start a process in a fresh clone of the environment.
 
         Raises:

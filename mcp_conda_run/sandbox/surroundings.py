@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import PurePath
 
+from ..environments.activation import search_path
 from ..models import Environment, Limits
 
 NO_CORE = (1, 1)
@@ -49,9 +51,38 @@ def run_variables(
         "XDG_CACHE_HOME": f"{home}/.cache",
         "NUMBA_CACHE_DIR": f"{home}/.cache/numba",
     }
+    if sys.platform == "win32":
+        own |= _of_windows(prefix, home, temporary)
     if "TZ" in os.environ:
         own["TZ"] = os.environ["TZ"]  # where it is not set, /etc/localtime says it to runs as well
     return STANDARD | activation | own | dict(added)
+
+
+_SYSTEM_OF_WINDOWS = (
+    *("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "OS"),
+    *("NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE", "PROCESSOR_IDENTIFIER", "PROCESSOR_LEVEL"),
+    *("PROGRAMDATA", "PROGRAMFILES", "PROGRAMFILES(X86)", "COMMONPROGRAMFILES"),
+)
+"""What says where Windows itself is, and what the machine is; without the first, not even sockets can be made."""
+
+
+def _of_windows(prefix: PurePath, home: str, temporary: str) -> dict[str, str]:
+    """Return the variables that are other ones on Windows, or are only there."""
+    system = {name: os.environ[name] for name in _SYSTEM_OF_WINDOWS if name in os.environ}
+    root = system.get("SYSTEMROOT", "C:\\Windows")
+    drive, path = os.path.splitdrive(home)
+    return system | {
+        "PATH": os.pathsep.join([search_path(prefix), f"{root}\\System32", root, f"{root}\\System32\\Wbem"]),
+        "TEMP": temporary,
+        "TMP": temporary,
+        "USERNAME": "user",
+        "USERPROFILE": home,
+        "HOMEDRIVE": drive,
+        "HOMEPATH": path,
+        "APPDATA": f"{home}\\AppData\\Roaming",
+        "LOCALAPPDATA": f"{home}\\AppData\\Local",
+        "PYTHONUTF8": "1",
+    }
 
 
 def resource_limits(limits: Limits) -> dict[str, tuple[int, int]]:

@@ -65,8 +65,11 @@ class Process(Protocol):
         scratch: the run's own writable directory, as the run sees it.
         isolation: what really holds this run.
         start: how it was started: `pool` (it was waiting), `fork` (of a warm interpreter), or `exec`.
+        selectable: whether an event loop can be told that something has come on `stdout` or `stderr`; else a thread has
+            to wait for it.
     """
 
+    selectable: bool
     control: socket.socket
     stdout: int
     stderr: int

@@ -41,6 +41,8 @@ def make_limits(wall_s: float = 60, output_bytes: int = 1 << 20) -> Limits:
 class PlainProcess:
     """See `tier.Process`: a child in a process group of its own."""
 
+    selectable = True
+
     isolation = Isolation(tier="none")
     paths: Mapping[str, str] = {}
 

@@ -1,0 +1,146 @@
+"""What Windows does otherwise, in one place: locks, names that are in use, ends of helper processes, facts of files.
+
+Called by every room where Linux and macOS agree and Windows does not; there each of these is the one call that it
+always was. Standard library only: the spawner's process and the engine's workers load it as well. What a run is
+confined by is not decided here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+    import signal
+
+if TYPE_CHECKING:
+    from pathlib import Path  # not loaded: the process that starts runs has no use for it
+
+WINDOWS = sys.platform == "win32"
+BUSY_S = 5.0
+"""How long a name of Windows may be in use by somebody who looks at the file: another reader, an indexer, a scanner."""
+PAUSE_S = 0.02
+LOCK_PAUSE_S = 0.1
+
+
+# --- locks ------------------------------------------------------------------------------------------------------------
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Take the lock of an open file for this process; return whether it was free. It ends with the file.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def lock(file: IO[Any]) -> None:
+    """Take the lock of an open file for this process, however long that takes.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    if sys.platform == "win32":
+        while not try_lock(file):
+            time.sleep(LOCK_PAUSE_S)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Give a file the name of another one, which is gone then, in one step.
+
+    Windows refuses while anybody has the other one open: it is asked again for some seconds.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            if not WINDOWS or time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_S)
+        else:
+            return
+
+
+# --- facts of files ---------------------------------------------------------------------------------------------------
+
+
+def is_reparse_point(status: os.stat_result) -> bool:
+    """Say whether this is a junction or another thing of Windows that leads elsewhere and is no symbolic link."""
+    attributes: int = getattr(status, "st_file_attributes", 0)
+    return bool(attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT)
+
+
+def held_bytes(status: os.stat_result) -> int:
+    """Return what a file takes on its disk; its length where the platform does not say."""
+    blocks: int | None = getattr(status, "st_blocks", None)
+    return status.st_size if blocks is None else blocks * 512
+
+
+def changed_s(status: os.stat_result) -> float:
+    """Return when a file was last changed or given a name, in seconds since the epoch.
+
+    By the inode's time, which programs cannot set. Windows has none: there by the later of those of its content and of
+    its making.
+    """
+    return max(status.st_ctime, status.st_mtime) if WINDOWS else status.st_ctime
+
+
+# --- helper processes -------------------------------------------------------------------------------------------------
+
+
+class Family:
+    """One of our own helper processes with all that it starts, which end together, with this process at the latest.
+
+    The helper has to be started in a session of its own. On Windows, which has none, it is put into a job, before it
+    has started anything: helpers wait for their request first.
+
+    Args:
+        pid: the helper; not reaped yet.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._job: Any = None
+        if sys.platform == "win32":
+            from .windows_jobs import Job  # noqa: PLC0415 - only where it is needed
+
+            try:
+                self._job = Job()
+                self._job.take(pid)
+            except OSError:  # it has ended already
+                self._job = None
+
+    def kill(self) -> None:
+        """End all of it; nothing happens if it is gone."""
+        if sys.platform == "win32":
+            if self._job is not None:
+                self._job.kill()
+        else:
+            try:
+                os.killpg(self._pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                return
