@@ -100,8 +100,8 @@ class Access:
 
 
 def split_credentials(url: str) -> tuple[str, Credential]:
-    """Return the URL without credentials, and these; none for what is no http URL."""
-    if not url.lower().startswith(("http://", "https://")):
+    """Return the URL without credentials, and these; none for what is on disk or has a name only."""
+    if not url.lower().startswith(("http://", "https://", "oci://", "s3://")):
         return url, {}
     try:
         parts = urlsplit(url)

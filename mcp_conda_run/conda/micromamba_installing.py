@@ -21,11 +21,12 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import CondaRunError, InstallError
 from ..models import LockedPackage, Progress
+from . import installing
 from .faults import explain_os_error, offline_missing
 from .installing import CacheUse, verify_local
 from .micromamba_calls import Micromamba, Said
 from .micromamba_faults import explain_install, is_broken_download, last_words
-from .micromamba_solving import COMMON
+from .micromamba_solving import COMMON, READABLE
 from .records import check_installable, from_json
 
 POLL_S = 0.2
@@ -40,6 +41,9 @@ async def install(request: Mapping[str, Any], emit: Emit) -> None:
     packages = [from_json(package) for package in request["packages"]]
     for package in packages:
         check_installable(package)
+    if not all(package.url.startswith(READABLE) for package in packages):
+        await installing.install(request, emit)
+        return
     prefix = Path(request["prefix"])
     micromamba = Micromamba(request)
     with CacheUse(micromamba.pkgs, emit), micromamba.workspace() as work:

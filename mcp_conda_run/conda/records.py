@@ -52,8 +52,13 @@ def check_installable(package: LockedPackage) -> None:
     parts = (package.name, package.version, package.build)
     if not all(SAFE.fullmatch(part) and not part.startswith(".") for part in parts):
         raise InstallError(f"{label} has a name, version or build that no conda package has.", code="bad-package")
-    if not package.url.startswith(("https://", "http://", "file:///", "s3://", "oci://")):
+    if not package.url.startswith(("https://", "http://", "file:///", "s3://", "oci://")) or has_lost_port(package.url):
         raise InstallError(f"{label} has an address that cannot be used: {redact(package.url)}.", code="bad-package")
+
+
+def has_lost_port(url: str) -> bool:
+    """Say whether an address names a port of an OCI registry: py-rattler would ask at port 443 of that host."""
+    return url.startswith("oci://") and ":" in url.removeprefix("oci://").partition("/")[0].rpartition("@")[2]
 
 
 def to_record(package: LockedPackage) -> rattler.RepoDataRecord:

@@ -17,7 +17,7 @@ from ..errors import CondaRunError, InstallError
 from ..models import LockedPackage, PackageFacts
 from .engine import current_platform
 from .faults import explain_channel, explain_os_error
-from .records import as_json, from_json, from_record, to_record, topological
+from .records import as_json, from_json, from_record, has_lost_port, to_record, topological
 from .redact import redact
 
 FOREIGN_VIRTUAL_PACKAGES: Mapping[str, Mapping[str, str]] = {
@@ -48,6 +48,12 @@ class Channels:
             raise explain_os_error(error, self.repodata) from error
         if not self.names:
             raise InstallError("No channel is configured.", hint="Name one, such as conda-forge.", code="bad-channel")
+        if lost := [url for _, url in places if has_lost_port(url)]:
+            raise InstallError(
+                f"The channel at {redact(lost[0])} cannot be used: OCI registries are asked at port 443 only.",
+                hint="Let the registry answer at port 443, or serve the channel over https.",
+                code="bad-channel",
+            )
         try:
             self.sources = [rattler.Channel(url) for _, url in places]
         except InvalidChannelError as error:
