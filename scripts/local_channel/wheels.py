@@ -127,6 +127,13 @@ def read_wheel(path: Path) -> Wheel:
     return Wheel(files, info, pure=path.name.endswith("-none-any.whl"))
 
 
+def read_metadata(path: Path) -> email.message.Message:
+    """Return a wheel's core metadata, without reading the rest of it."""
+    with zipfile.ZipFile(path) as archive:
+        info = next(name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
+        return email.message_from_bytes(archive.read(info))
+
+
 def wheel_package(path: Path, interpreter: Interpreter, subdir: str) -> Package:
     """Return the conda package made of a wheel. RECORD stays, so that pip and uv can replace or remove it."""
     wheel = read_wheel(path)
@@ -138,7 +145,7 @@ def wheel_package(path: Path, interpreter: Interpreter, subdir: str) -> Package:
         version=version,
         build="pyh0_0" if wheel.pure else f"{interpreter.tag}_0",
         subdir="noarch" if wheel.pure else subdir,
-        depends=[*python, *_dependencies(metadata, interpreter)],
+        depends=list(dict.fromkeys([*python, *_dependencies(metadata, interpreter, path.parent)])),
     )
     site = "site-packages" if wheel.pure else f"{interpreter.library}/site-packages"
     for file, (data, executable) in wheel.files.items():
@@ -184,12 +191,29 @@ def _python_specs(metadata: email.message.Message, interpreter: Interpreter, *, 
     ]
 
 
-def _dependencies(metadata: email.message.Message, interpreter: Interpreter) -> Iterator[str]:
-    """Yield what the wheel requires on this Python; extras have no counterpart in conda and are left out."""
+def _dependencies(
+    metadata: email.message.Message, interpreter: Interpreter, folder: Path, extras: frozenset[str] = frozenset()
+) -> Iterator[str]:
+    """Yield what the wheel requires on this Python, or with extras only what these require more.
+
+    Packages of conda have no extras: where a requirement names some, what they need is required as well.
+    """
     for text in metadata.get_all("Requires-Dist") or []:
         requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate({**interpreter.markers, "extra": ""}):
-            yield f"{conda_name(requirement.name)} {conda_version_spec(str(requirement.specifier))}".strip()
+        always = _applies(requirement, interpreter, "")
+        if not (
+            any(_applies(requirement, interpreter, extra) for extra in extras) and not always if extras else always
+        ):
+            continue
+        yield f"{conda_name(requirement.name)} {conda_version_spec(str(requirement.specifier))}".strip()
+        if requirement.extras and not extras:
+            file = requirement.name.lower().replace("-", "_").replace(".", "_")
+            for wheel in (path for path in folder.glob("*.whl") if path.name.lower().startswith(f"{file}-")):
+                yield from _dependencies(read_metadata(wheel), interpreter, folder, frozenset(requirement.extras))
+
+
+def _applies(requirement: Requirement, interpreter: Interpreter, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({**interpreter.markers, "extra": extra})
 
 
 def conda_version_spec(specifiers: str) -> str:

@@ -74,6 +74,12 @@ def test_a_binary_wheel_belongs_to_its_python(tmp_path: Path):
     assert list(package.depends) == ["python >=3.12,<3.13.0a0", "python_abi 3.12.* *_cp312", "__glibc >=2.17,<3.0.a0"]
 
 
+def test_what_an_extra_of_a_requirement_needs_is_required_too(tmp_path: Path):
+    make_wheel(tmp_path, "stats", requires=("numpy", "xarray>=2; extra == 'arrays'", "numba; extra == 'fast'"))
+    package = wheel_package(make_wheel(tmp_path, "demo", requires=("stats[arrays]>=1",)), PYTHON, "linux-64")
+    assert list(package.depends) == ["python", "stats >=1", "xarray >=2"]
+
+
 def test_requirements_count_where_their_markers_hold(tmp_path: Path):
     requires = (
         "numpy>=2; python_version >= '3.12'",
