@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from .order import Bounds
 from .processes import descendants
+from .scopes import own_scope
 
 PREFIX = "mcp-conda-run-"
 SERVER = "mcp-conda-run-server"
@@ -164,7 +165,9 @@ class Groups:
     def learn(self) -> list[Place]:
         """Return where groups can be made, for each kind of bound that can be had; tried out once."""
         if self._places is None:
-            self._places = [place for place in _candidates() if _works(place)]
+            self._places = _usable()
+            if len(self._places) < len(CONTROLLERS) and own_scope(sorted({os.getpid(), *descendants(os.getpid())})):
+                self._places = _usable()
             for parent in {place.parent for place in self._places}:
                 sweep(parent)
         return self._places
@@ -198,6 +201,10 @@ class Groups:
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def _usable() -> list[Place]:
+    return [place for place in _candidates() if _works(place)]
 
 
 def _candidates() -> list[Place]:

@@ -1,0 +1,99 @@
+"""A group of the server's own, asked of systemd: what an ordinary user's terminal on most machines needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mcp_conda_run.sandbox import scopes
+
+from .conftest import ROOT
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
+
+REPORT = """
+import os
+from pathlib import Path
+from mcp_conda_run.sandbox import scopes
+print(scopes.own_scope([os.getpid()]))
+print(Path("/proc/self/cgroup").read_text().strip().partition("::")[2])
+"""
+GROUPS = """
+from mcp_conda_run.sandbox.groups import Groups
+from mcp_conda_run.sandbox.order import Bounds
+maker = Groups()
+print(sorted(maker.make(Bounds(memory_bytes=1 << 30, processes=10)).holds.items()))
+maker.close()
+"""
+
+
+@pytest.fixture
+def systemd() -> None:
+    """Need a machine whose systemd gives this user scopes with bounds of memory."""
+    if not scopes._manager():
+        pytest.skip("there is no systemd here that would answer this user")
+    if not scopes._bounds_can_be_had():
+        pytest.skip("version 2 of control groups does not bound memory here")
+
+
+def python(code: str) -> list[str]:
+    """Return the lines that a process of its own prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+@pytest.mark.usefixtures("systemd")
+def test_a_process_is_moved_to_a_scope_of_its_own():
+    moved, group = python(REPORT)
+    assert moved == "True"
+    assert Path(group).name.startswith("mcp-conda-run-")
+
+
+@pytest.mark.usefixtures("systemd")
+def test_nobody_else_is_moved():
+    before = Path("/proc/self/cgroup").read_text()
+    python(REPORT)
+    assert Path("/proc/self/cgroup").read_text() == before
+
+
+@pytest.mark.usefixtures("systemd")
+def test_a_scope_is_gone_with_its_last_process():
+    _, group = python(REPORT)
+    deadline = time.monotonic() + 60
+    while Path(f"{scopes.ROOT}{group}").exists() and time.monotonic() < deadline:
+        pass
+    assert not Path(f"{scopes.ROOT}{group}").exists()
+
+
+@pytest.mark.usefixtures("systemd")
+def test_a_server_that_was_started_in_a_terminal_has_groups_for_its_runs():
+    assert python(GROUPS) == ["[('memory_bytes', 'cgroup v2'), ('processes', 'cgroup v2')]"]
+
+
+def test_without_systemd_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(scopes, "RUNNING", str(tmp_path / "nothing"))
+    assert scopes._manager() == []
+    assert not scopes.own_scope([os.getpid()])
+
+
+def test_where_memory_is_bounded_by_version_1_a_scope_would_not_help(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "cgroup.controllers").write_text("cpu pids\n")
+    monkeypatch.setattr(scopes, "ROOT", str(tmp_path))
+    assert not scopes._bounds_can_be_had()
+
+
+def test_a_systemd_that_refuses_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "cgroup.controllers").write_text("cpu memory pids\n")
+    monkeypatch.setattr(scopes, "ROOT", str(tmp_path))
+    monkeypatch.setattr(scopes, "_manager", lambda: ["/bin/false"])
+    assert not scopes.own_scope([os.getpid()])
+
+
+def test_a_scope_in_which_this_process_does_not_arrive_is_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scopes, "TIMEOUT_S", 0.05)
+    assert not scopes._arrived("mcp-conda-run-elsewhere.scope")
