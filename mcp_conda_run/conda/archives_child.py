@@ -26,19 +26,18 @@ from .redact import redact
 from .worker import Answers, as_error, cut_off_network
 
 AT_ONCE = 4
-RETRIES = 3
 NOT_OF_REPODATA = ("fn", "url", "channel")
 
 
 async def fetch(request: Mapping[str, Any], answers: Answers) -> list[dict[str, Any]]:
     """Fetch the archives; return the channel's own record of each, in the order of the request."""
-    import rattler  # noqa: PLC0415 - its failure to load must become an answer
+    from .web import make_client  # noqa: PLC0415 - loads py-rattler, whose failure must become an answer
 
     packages = [from_json(row) for row in request["packages"]]
     for package in packages:
         check_installable(package)
     check_reachable(packages, offline=request["offline"])
-    client = rattler.Client.default_client(max_retries=RETRIES)
+    client = make_client()
     known = await channel_records(packages, Path(request["repodata"]), client)
     turns, done, total = asyncio.Semaphore(AT_ONCE), 0, sum(package.size_bytes for package in packages)
     target = Path(request["directory"])

@@ -22,10 +22,9 @@ from rattler.exceptions import InstallerError
 from ..models import LockedPackage, Progress
 from .faults import checksum_mismatch, explain_install, explain_os_error, host_fault_in, offline_missing
 from .records import check_installable, from_json, to_record
+from .web import make_client
 
 REPORT_EVERY_S = 0.1
-RETRIES = 3
-"""For each download, with growing pauses: a refused connection is given up after about 5 s."""
 
 Emit = Callable[[Progress], None]
 
@@ -56,7 +55,7 @@ async def install(request: Mapping[str, Any], emit: Emit) -> None:
                 installed_packages=present,
                 execute_link_scripts=False,
                 show_progress=False,
-                client=rattler.Client.default_client(max_retries=0 if request["offline"] else RETRIES),
+                client=make_client(offline=request["offline"]),
                 package_cache=cache,
                 reporter=cast(rattler.InstallerReporter, Reporter(emit, to_fetch)),  # its methods are optional
             )

@@ -19,6 +19,7 @@ from .engine import current_platform
 from .faults import explain_channel, explain_os_error
 from .records import as_json, from_json, from_record, has_lost_port, to_record, topological
 from .redact import redact
+from .web import make_client
 
 FOREIGN_VIRTUAL_PACKAGES: Mapping[str, Mapping[str, str]] = {
     "linux": {"__unix": "0", "__linux": "5.10", "__glibc": "2.28"},
@@ -27,7 +28,6 @@ FOREIGN_VIRTUAL_PACKAGES: Mapping[str, Mapping[str, str]] = {
 }
 """What is assumed of a machine that is not this one: conda-lock's defaults, without CUDA."""
 
-RETRIES = 3
 PYTHON = re.compile(r"python(_abi)?(?![a-z0-9_.-])", re.IGNORECASE)
 
 
@@ -61,7 +61,7 @@ class Channels:
         self.given = {s.base_url.rstrip("/"): n for s, n in zip(self.sources, self.names, strict=True)}
         self.gateway = rattler.Gateway(
             cache_dir=self.repodata,
-            client=rattler.Client.default_client(max_retries=0 if self.offline else RETRIES),  # it knows credentials
+            client=make_client(offline=self.offline),
             default_config=rattler.SourceConfig(cache_action="force-cache-only" if self.offline else "cache-or-fetch"),
         )
 

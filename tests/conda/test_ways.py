@@ -16,7 +16,7 @@ from mcp_conda_run.conda.engine import SolveRequest, current_platform
 from mcp_conda_run.conda.lockfile import read_lock
 from mcp_conda_run.conda.process import child_environment, s3_variables
 from mcp_conda_run.conda.trust import trust_variables
-from mcp_conda_run.errors import InstallError, SettingsError
+from mcp_conda_run.errors import HostError, InstallError, SettingsError
 from mcp_conda_run.settings import Settings
 
 from ..support.http_channel import ChannelServer
@@ -61,6 +61,20 @@ async def test_without_the_authority_nothing_is_believed(settings: Settings, ser
         await engine.solve(wanted(server.url))
     assert caught.value.code == "channel-unreachable"
     assert "SSL_CERT_FILE" in caught.value.hint
+
+
+async def test_a_machine_without_any_authority_says_so(
+    settings: Settings, server: ChannelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none.pem").write_text("")
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    engine = make_engine(settings.model_copy(update={"ca_bundle": None}))
+    with pytest.raises(HostError) as caught:
+        await engine.solve(wanted(server.url))
+    assert caught.value.code == "no-certificates"
+    assert "ca-certificates" in caught.value.hint
 
 
 async def test_locks_are_made_from_such_a_channel_too(settings: Settings, server: ChannelServer, tmp_path: Path):
