@@ -159,9 +159,10 @@ def prepare(request: Mapping[str, Any]) -> Job:
     job = Job(request)
     if request["write"]:
         write_source(job)
+    newline = {"newline": ""} if sys.platform == "win32" else {}  # there, lines would end otherwise
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # line by line, so that nothing is lost or out of order if it is killed
-            stream.reconfigure(encoding="utf-8", line_buffering=True)
+            stream.reconfigure(encoding="utf-8", line_buffering=True, **newline)
     sys.argv = [job.filename, *job.args]
     if sys.path and os.path.abspath(sys.path[0]) == HERE:
         del sys.path[0]

@@ -29,7 +29,7 @@ class Isolation:
     """What really held the run: never what was merely asked for.
 
     Attributes:
-        tier: `A`, `A'`, `B`, `C`, `seatbelt`, or `none`.
+        tier: `A`, `A'`, `B`, `C`, `seatbelt`, `job`, or `none`.
         network: the policy that held: `full`, `none`, or an allow-list.
         via: how the network is reached: `proxy`, or empty for directly or not at all.
         limits: for each limit, what it rests on, such as `memory: watchdog`.

@@ -17,7 +17,6 @@ from .plain import PlainTier
 from .probe import Probe, held_by_groups, probe, usable_pasta
 from .seatbelt import SeatbeltTier
 from .tier import Tier
-from .unsupported import UnsupportedTier
 
 STRICT = ("A", "A'")
 """The tiers that `strict` isolation accepts."""
@@ -30,10 +29,8 @@ def make_tier(settings: Settings) -> tuple[Tier, str]:
         HostError: `strict` isolation is asked for and this machine cannot give it.
     """
     cache_dir = settings.cache_dir.absolute()
-    if platform.system() == "Windows":
-        return UnsupportedTier(), "runs need what Windows has not"
     if settings.isolation == "none":
-        return PlainTier(cache_dir), "isolation none was asked for"
+        return _bounded_only(cache_dir), "isolation none was asked for"
     found = probe(cache_dir)
     if found.best in STRICT:
         pasta, reason = full_by(settings)
@@ -66,7 +63,16 @@ def _clone_tier(name: str, cache_dir: Path) -> Tier:
         from .landlocked import LandlockTier  # noqa: PLC0415 - Linux only
 
         return LandlockTier(cache_dir)
-    return SeatbeltTier(cache_dir) if name == "seatbelt" else PlainTier(cache_dir)
+    return SeatbeltTier(cache_dir) if name == "seatbelt" else _bounded_only(cache_dir)
+
+
+def _bounded_only(cache_dir: Path) -> Tier:
+    """Return the tier that confines nothing: on Windows, jobs are what bounds runs at all."""
+    if platform.system() == "Windows":
+        from .jobs import JobTier  # noqa: PLC0415 - Windows only
+
+        return JobTier(cache_dir)
+    return PlainTier(cache_dir)
 
 
 def full_by(settings: Settings) -> tuple[str, str]:
@@ -87,6 +93,10 @@ def limits_rest_on(tier: Tier, limits: Limits) -> dict[str, str]:
         from .bubblewrapped import bubble_limits  # noqa: PLC0415 - Linux only
 
         rests_on = bubble_limits(limits)
+    elif tier.name == "job":
+        from .jobs import job_limits  # noqa: PLC0415 - Windows only
+
+        rests_on = job_limits(limits)
     else:
         rests_on = watched_limits(limits)
     return with_groups(rests_on, held_by_groups())

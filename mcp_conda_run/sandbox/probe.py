@@ -110,6 +110,11 @@ def probe_now(directory: Path) -> Probe:
 
 def _probe_elsewhere(directory: Path) -> Probe:
     reasons = {"A": "namespaces are Linux's"}
+    if platform.system() == "Windows":
+        from .jobs import why_not  # noqa: PLC0415 - Windows only
+
+        reason = why_not()
+        return Probe({"job": not reason}, {**reasons, "job": reason} if reason else reasons)
     if platform.system() != "Darwin":
         return Probe({}, reasons)
     with contextlib.closing(Spawner()) as spawner:

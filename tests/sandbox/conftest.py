@@ -18,7 +18,7 @@ import pytest
 from mcp_conda_run.sandbox.spawner_client import PACKAGE
 
 from ..support import prefixes
-from .host import KEY
+from . import KEY
 
 UNPRIVILEGED = 12345
 ROOT = Path(__file__).resolve().parents[2]

@@ -155,15 +155,6 @@ def test_without_sandbox_exec_the_probe_says_so(tmp_path: Path, monkeypatch: pyt
     assert "sandbox-exec" in found.reasons["seatbelt"]
 
 
-def test_windows_refuses_runs_with_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Place):
-    monkeypatch.setattr(choose.platform, "system", lambda: "Windows")
-    tier, _ = make_tier(Settings(cache_dir=tmp_path))
-    with pytest.raises(HostError, match="cannot be started on this platform") as caught:
-        tier.launch(make_launch(place.cache))
-    tier.close()
-    assert caught.value.code == "platform-unsupported"
-
-
 IMPORTS = """
 import asyncio, psutil, sys, mcp_conda_run.settings
 sys.platform = "darwin"
