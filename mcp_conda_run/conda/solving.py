@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import rattler
-from rattler.exceptions import GatewayError, InvalidChannelError, InvalidMatchSpecError, SolverError
+from rattler.exceptions import (
+    GatewayError,
+    InvalidChannelError,
+    InvalidMatchSpecError,
+    ParseSubdirError,
+    SolverError,
+)
 
 from ..errors import CondaRunError, InstallError
 from ..models import LockedPackage, PackageFacts
@@ -39,6 +45,7 @@ class Channels:
         places = [(name, url) for name in request["channels"] for url in urls.get(name, [name])]
         self.names = [name for name, _ in places]
         self.priority = rattler.ChannelPriority.Disabled if request.get("flexible") else rattler.ChannelPriority.Strict
+        check_platform(request["platform"])
         self.platforms = [request["platform"], "noarch"]
         self.offline: bool = request["offline"]
         self.repodata = Path(request["repodata"])
@@ -86,6 +93,20 @@ class Channels:
             return {name.normalized for name in await self.gateway.names(self.sources, self.platforms)}
         except GatewayError as error:
             raise self.explain(error) from error
+
+
+def check_platform(name: str) -> None:
+    """Refuse what is no platform of conda's.
+
+    Raises:
+        InstallError: it is none.
+    """
+    try:
+        rattler.Platform(name)
+    except ParseSubdirError:
+        raise InstallError(
+            f"conda knows no platform {name!r}.", hint="Write it as linux-64 or osx-arm64.", code="unknown-platform"
+        ) from None
 
 
 async def solve(request: Mapping[str, Any]) -> list[dict[str, Any]]:

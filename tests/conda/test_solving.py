@@ -235,6 +235,12 @@ async def test_another_platform_is_solved_with_that_platforms_virtual_packages(e
     assert {package.subdir for package in await engine.solve(request)} == {"osx-arm64", "noarch"}
 
 
+async def test_a_platform_that_conda_does_not_know_is_refused(engine: Engine, channel: str) -> None:
+    with pytest.raises(InstallError) as caught:
+        await engine.solve(SolveRequest(specs=["python"], channels=[channel], platform="plan-9"))
+    assert caught.value.code == "unknown-platform"
+
+
 @pytest.mark.parametrize(
     ("cutoff", "version"),
     [
