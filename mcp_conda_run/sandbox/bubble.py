@@ -17,8 +17,8 @@ from ..guest import seccomp, syscalls
 from .mainprocess import Main, fork_main
 from .order import Bubble, Descriptors, Order
 
-FILTER = seccomp.filter_program(freeze_metadata=True)
-"""Files of the prefix are shared with the environment and held by their modes alone, as in tier C."""
+FILTERS = {frozen: seccomp.filter_program(freeze_metadata=frozen) for frozen in (False, True)}
+"""Files of a clone are shared with the environment and held by their modes alone, as in tier C."""
 REPORTS_FD, OPTIONS_FD, STDERR_FD = 5, 6, 7
 STAGE_DIRECTORY = "/run/stage"
 SAID_BYTES = 4096
@@ -39,7 +39,7 @@ def start_bubble(order: Order, bubble: Bubble, descriptors: Descriptors) -> Main
     config = {
         "processes": bubble.processes,
         "proxy_port": bubble.proxy_port,
-        "filter": FILTER.hex() if bubble.filter_calls else "",
+        "filter": FILTERS[bubble.freeze_metadata].hex() if bubble.filter_calls else "",
     }
     ours.send(json.dumps(config).encode("ascii"))
     said = os.memfd_create("bubblewrap", os.MFD_CLOEXEC)

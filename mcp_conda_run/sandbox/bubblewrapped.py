@@ -1,8 +1,8 @@
 """Tier B: the system's bubblewrap makes the namespaces, where it is the one program that may.
 
 So it is on Ubuntu since 23.10, whose AppArmor lets only programs with a profile make user namespaces. Server side:
-turns a launch into an order; `bubble.py` starts it. The prefix is a clone, which the run sees at the environment's own
-path; mounts are real.
+turns a launch into an order; `bubble.py` starts it. What the run sees at the environment's own path is an overlay where
+bubblewrap can make one (since version 0.11), and else a clone; mounts are real.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from .spawner_client import Lifeline
 from .surroundings import resource_limits, run_variables
 from .tier import PACKAGE_GUEST, Launch
 
-NOTES = (
-    "the ephemeral prefix is a clone: changes of modes, owners and times of files do nothing",
-    "bubblewrap's own process in the run's namespace is visible to the run, and can be ended by it with the run",
-)
+CLONED = "the ephemeral prefix is a clone: changes of modes, owners and times of files do nothing"
+NOTES = ("bubblewrap's own process in the run's namespace is visible to the run, and can be ended by it with the run",)
+OWN_PLACES = ("home", "tmp", "main")
+OVERLAY_PLACES = UPPER, _ = ("upper", "work")
 KEPT_ROOT = "the run is user 0 outside of its user namespace, without capabilities"
 
 
@@ -41,10 +41,19 @@ def find() -> str:
 
 
 class BubblewrapTier(CloneTier):
-    """Runs behind bubblewrap; see `tier.Tier`."""
+    """Runs behind bubblewrap; see `tier.Tier`.
+
+    Args:
+        cache_dir: what runs write is kept here.
+        overlays: whether the prefix is to be an overlay, which not every bubblewrap can make.
+    """
 
     name = "B"
     same_path = True
+
+    def __init__(self, cache_dir: Path, *, overlays: bool = False) -> None:
+        super().__init__(cache_dir)
+        self._overlays = overlays
 
     @asynccontextmanager
     async def launch(self, launch: Launch) -> AsyncIterator[RunProcess]:
@@ -81,17 +90,31 @@ class BubblewrapTier(CloneTier):
     def isolation(self, launch: Launch) -> Isolation:
         """Say what holds the run, without what only its keeper knows."""
         connection = Connection.choose(NetworkPolicy.parse(launch.network), "")
-        kept_root = (KEPT_ROOT,) if os.geteuid() == 0 else ()
+        more = [note for note, holds in ((CLONED, not self._overlays), (KEPT_ROOT, os.geteuid() == 0)) if holds]
         return Isolation(
             tier=self.name,
             network=launch.network,
             via=connection.via,
             limits=bubble_limits(launch.limits),
-            notes=(*NOTES, *connection.notes(""), *kept_root),
+            notes=(*NOTES, *connection.notes(""), *more),
         )
 
     def _isolation(self, launch: Launch, lifeline: Lifeline) -> Isolation:
         return self._describe(launch, lifeline)
+
+    async def _make(self, launch: Launch, prefix: Path, scratch: Path) -> None:
+        if self._overlays:
+            self._make_places(scratch)
+        else:
+            await super()._make(launch, prefix, scratch)
+
+    def _make_places(self, scratch: Path) -> None:
+        with host_errors("The run's directories cannot be made"):
+            self._trash.directory.mkdir(parents=True, exist_ok=True)
+            scratch.parent.mkdir(parents=True, exist_ok=True)
+            scratch.mkdir(mode=0o700)
+            for name in (*OWN_PLACES, *OVERLAY_PLACES):
+                (scratch / name).mkdir(mode=0o700)
 
     def _bubble_order(
         self, launch: Launch, prefix: Path, scratch: Path, binds: list[Bind], covered: Sequence[str]
@@ -104,7 +127,7 @@ class BubblewrapTier(CloneTier):
             *view(scratch, launch.guest, limits.disk_bytes),
             *(option for bind in binds for option in _bound(bind)),
             *(option for place in covered for option in ("--tmpfs", place)),
-            *("--bind", str(prefix), str(inside)),
+            *(overlay(scratch, inside) if self._overlays else ("--bind", str(prefix), str(inside))),
             *(option for place in (*covered, "/dev", "/") for option in ("--remount-ro", place)),
             *("--chdir", launch.mounts[0].target if launch.mounts else SCRATCH),
         ]
@@ -124,7 +147,7 @@ class BubblewrapTier(CloneTier):
                 processes=limits.processes + SPARE_PROCESSES if limits.processes else 0,
                 cpu_s=limits.cpu_s,
                 disk_bytes=limits.disk_bytes,
-                disk_places=[str(prefix), str(scratch)],
+                disk_places=self._written_to(prefix, scratch),
             ),
             bubble=Bubble(
                 program=find(),
@@ -132,8 +155,24 @@ class BubblewrapTier(CloneTier):
                 python=python,
                 proxy_port=int(connection.walls()["proxy_port"]),
                 processes=limits.processes + 2 if limits.processes else 0,
+                freeze_metadata=not self._overlays,
             ),
         )
+
+    def _written_to(self, prefix: Path, scratch: Path) -> list[str]:
+        """Return where the run writes; not the overlay's work directory, which belongs to the kernel."""
+        if not self._overlays:
+            return [str(prefix), str(scratch)]
+        return [str(scratch / name) for name in (*OWN_PLACES, UPPER)]
+
+
+def overlay(scratch: Path, prefix: Path) -> tuple[str, ...]:
+    """Return the options for an overlay over `prefix`, at its own path; what is written goes to disk, into `scratch`.
+
+    Not into memory, as bubblewrap can too: it sets no bound there.
+    """
+    upper, work = (str(scratch / name) for name in OVERLAY_PLACES)
+    return ("--overlay-src", str(prefix), "--overlay", upper, work, str(prefix))
 
 
 def write_texts(scratch: Path) -> None:

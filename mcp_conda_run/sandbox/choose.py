@@ -42,7 +42,7 @@ def make_tier(settings: Settings) -> tuple[Tier, str]:
             hint="See `mcp-conda-run doctor` for what would allow it, or use --isolation auto to run with less.",
             code="isolation-unavailable",
         )
-    return _clone_tier(found.best, cache_dir), _why(found)
+    return _weaker_tier(found, cache_dir), _why(found)
 
 
 def _namespace_tier(settings: Settings, name: str, cache_dir: Path, pasta: str) -> Tier:
@@ -54,16 +54,16 @@ def _namespace_tier(settings: Settings, name: str, cache_dir: Path, pasta: str) 
     return NamespaceTier(cache_dir, upper_on_disk=name == "A'", pasta=pasta)
 
 
-def _clone_tier(name: str, cache_dir: Path) -> Tier:
-    if name == "B":
+def _weaker_tier(found: Probe, cache_dir: Path) -> Tier:
+    if found.best == "B":
         from .bubblewrapped import BubblewrapTier  # noqa: PLC0415 - Linux only
 
-        return BubblewrapTier(cache_dir)
-    if name == "C":
+        return BubblewrapTier(cache_dir, overlays=found.bubblewrap_overlays)
+    if found.best == "C":
         from .landlocked import LandlockTier  # noqa: PLC0415 - Linux only
 
         return LandlockTier(cache_dir)
-    return SeatbeltTier(cache_dir) if name == "seatbelt" else _bounded_only(cache_dir)
+    return SeatbeltTier(cache_dir) if found.best == "seatbelt" else _bounded_only(cache_dir)
 
 
 def _bounded_only(cache_dir: Path) -> Tier:

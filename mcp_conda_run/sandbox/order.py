@@ -129,6 +129,8 @@ class Bubble:
         proxy_port: where the server's proxy listens; 0 for no proxy.
         processes: how many processes and threads there may be, with bubblewrap's and ours; 0 for any number.
         filter_calls: whether system calls are filtered; only left out to see what the other walls hold.
+        freeze_metadata: whether modes, owners and times of files cannot be changed: those of a clone are shared with
+            the environment.
     """
 
     program: str
@@ -137,6 +139,7 @@ class Bubble:
     proxy_port: int = 0
     processes: int = 0
     filter_calls: bool = True
+    freeze_metadata: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

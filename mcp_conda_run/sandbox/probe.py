@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -50,10 +51,12 @@ class Probe:
     Attributes:
         works: for each tier that was tried, whether runs can be confined by it.
         reasons: for each tier that does not work, why.
+        bubblewrap_overlays: whether bubblewrap, in tier B, can make an overlay.
     """
 
     works: Mapping[str, bool]
     reasons: Mapping[str, str]
+    bubblewrap_overlays: bool = False
 
     @property
     def best(self) -> str:
@@ -68,7 +71,7 @@ def probe(cache_dir: Path) -> Probe:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         data = json.loads(kept.read_bytes())
         if data["key"] == key:
-            return Probe(data["works"], data["reasons"])
+            return Probe(data["works"], data["reasons"], data["bubblewrap_overlays"])
     found = probe_now(kept.parent)
     with contextlib.suppress(OSError):  # a cache that cannot be written is somebody else's error to report
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +108,8 @@ def probe_now(directory: Path) -> Probe:
                 works[weaker] = not reasons[weaker]
                 if works[weaker]:
                     break
-    return Probe(works, {tier: reason for tier, reason in reasons.items() if reason})
+        overlays = works.get("B", False) and not _try(spawner, directory, partial(_bubble_order, overlays=True))
+    return Probe(works, {tier: reason for tier, reason in reasons.items() if reason}, overlays)
 
 
 def _probe_elsewhere(directory: Path) -> Probe:
@@ -153,16 +157,19 @@ def _try_bubblewrap(spawner: Spawner, directory: Path) -> str:
     return _try(spawner, directory, _bubble_order) if find() else "bubblewrap is not installed"
 
 
-def _bubble_order(place: Path) -> Order:
-    from .bubblewrapped import find, view, write_texts  # noqa: PLC0415 - Linux only
+def _bubble_order(place: Path, *, overlays: bool = False) -> Order:
+    from .bubblewrapped import OVERLAY_PLACES, OWN_PLACES, find, overlay, view, write_texts  # noqa: PLC0415 - Linux only
 
-    for name in ("prefix", "scratch/home", "scratch/tmp", "scratch/main"):
-        (place / name).mkdir(parents=True)
-    (place / "prefix" / "file").write_text("secret", encoding="ascii")
+    _fill(place / "prefix")
+    for name in (*OWN_PLACES, *OVERLAY_PLACES):
+        (place / "scratch" / name).mkdir(parents=True)
     write_texts(place / "scratch")
     python = os.path.realpath(sys.executable)
     own = [] if sys.base_prefix == "/usr" else ["--ro-bind", sys.base_prefix, sys.base_prefix]
     script = f"test ! -e {place}/prefix && echo new > /run/main/file && ! echo new > /usr/bin/file"
+    if overlays:
+        own += overlay(place / "scratch", place / "prefix")
+        script = f"cd {shlex.quote(str(place))}/prefix; {SCRIPT}"
     return Order(
         argv=["/bin/sh", "-c", script],
         environ={"PATH": "/usr/bin:/bin"},
@@ -212,10 +219,9 @@ def _fenced_order(place: Path) -> Order:
 
 def _namespace_order(place: Path, *, upper_on_disk: bool) -> Order:
     prefix = place / "prefix"
-    for name in ("prefix/directory", "root", "stage", "upper", "working"):
-        (place / name).mkdir(parents=True)
-    for name in ("file", "directory/inner", "appended"):
-        (prefix / name).write_text("old", encoding="ascii")
+    _fill(prefix)
+    for name in ("root", "stage", "upper", "working"):
+        (place / name).mkdir()
     return Order(
         argv=["/bin/sh", "-c", SCRIPT],
         environ={"PATH": "/usr/bin:/bin"},
@@ -233,6 +239,13 @@ def _namespace_order(place: Path, *, upper_on_disk: bool) -> Order:
             processes=100,
         ),
     )
+
+
+def _fill(prefix: Path) -> None:
+    """Make a small prefix, with what `SCRIPT` changes."""
+    (prefix / "directory").mkdir(parents=True)
+    for name in ("file", "directory/inner", "appended"):
+        (prefix / name).write_text("old", encoding="ascii")
 
 
 def usable_pasta(cache_dir: Path) -> tuple[str, str]:

@@ -74,8 +74,8 @@ class WithoutAWall(NamespaceTier):
 class BubbleWithoutAWall(BubblewrapTier):
     """Tier B with one of its walls missing."""
 
-    def __init__(self, cache: Path, missing: dict[str, Any]) -> None:
-        super().__init__(cache)
+    def __init__(self, cache: Path, missing: dict[str, Any], *, overlays: bool = False) -> None:
+        super().__init__(cache, overlays=overlays)
         self._missing = missing
 
     def _bubble_order(self, *given: Any) -> Order:
@@ -116,8 +116,8 @@ def make(tier: str, cache: Path, missing: dict[str, Any]) -> Tier:
     `missing` are fields of `Walls` that take a wall away, `patch` is one of `PATCHES`.
     """
     take_away(missing.pop("patch", ""))
-    if tier == "B":
-        return BubbleWithoutAWall(cache, missing)
+    if tier in {"B", "B overlay"}:
+        return BubbleWithoutAWall(cache, missing, overlays=tier != "B")
     pasta = find_pasta() if tier == "A+pasta" else ""
     if missing or pasta:
         return WithoutAWall(cache, missing, pasta)

@@ -18,6 +18,7 @@ from mcp_conda_run.sandbox.bubblewrapped import find
 from mcp_conda_run.sandbox.choose import limits_rest_on
 from mcp_conda_run.settings import Settings
 
+from .bubbles import makes_overlays, needs_overlays
 from .conftest import ROOT, Host
 from .host import BubbleWithoutAWall, run
 from .test_walls import DAEMON, FORKS, alive, mounts, number
@@ -53,7 +54,7 @@ try:
     strict = make_tier(Settings(cache_dir=cache, isolation="strict"))[0].name
 except CondaRunError as error:
     strict = error.code
-print(json.dumps([dict(found.works), dict(found.reasons), tier.name, why, strict]))
+print(json.dumps([dict(found.works), dict(found.reasons), tier.name, why, found.bubblewrap_overlays, strict]))
 """
 
 
@@ -77,7 +78,7 @@ def test_bubblewrap_is_found_where_own_namespaces_are_refused(refused: list[Any]
 
 
 def test_it_is_chosen_then_and_the_reason_says_why(refused: list[Any]):
-    *_, tier, why, _ = refused
+    _, _, tier, why, *_ = refused
     assert tier == "B"
     assert "A: " in why
 
@@ -214,6 +215,41 @@ def test_a_run_that_stays_root_cannot_write_to_the_kernels_files(hosts: Callable
         "  if os.path.exists('/proc/' + p): print(os.access('/proc/' + p, os.W_OK))"
     )
     assert set(hosts("own").run(code=code, **variant)["out"].split()) == {"False"}
+
+
+# --- overlays ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_probe_knows_whether_bubblewrap_makes_overlays(refused: list[Any]):
+    assert refused[-2] == makes_overlays()
+
+
+@needs_overlays
+def test_modes_can_be_changed_where_the_prefix_is_an_overlay(host: Host):
+    code = (
+        "import os, sys; p = sys.prefix + '/lib'; os.chmod(p, 0o711); print(oct(os.stat(p).st_mode & 0o777)); "
+        "p = os.path.realpath(sys.executable); os.chmod(p, 0o700); print(oct(os.stat(p).st_mode & 0o777))"
+    )
+    before = [os.stat(path).st_mode for path in (host.place.prefix / "lib", host.place.prefix / "bin/python")]
+    assert host.run("B overlay", code)["out"] == "0o711\n0o700\n"
+    assert [os.stat(path).st_mode for path in (host.place.prefix / "lib", host.place.prefix / "bin/python")] == before
+
+
+@needs_overlays
+def test_what_is_written_to_the_overlay_is_bounded(host: Host):
+    code = "import sys, time; open(sys.prefix + '/x', 'wb').write(bytes(60 << 20)); time.sleep(60)"
+    assert host.run("B overlay", code, disk_bytes=20 * MEBIBYTE)["exit"]["limit"] == "disk"
+
+
+@needs_overlays
+def test_the_overlays_own_directories_are_not_in_sight(host: Host):
+    code = "import os; print(sorted(os.listdir('/run')), os.path.exists(os.path.dirname(os.environ['CONDA_PREFIX'])))"
+    assert "work" not in host.run("B overlay", code)["out"]
+
+
+@needs_overlays
+def test_nothing_is_said_of_a_clone_where_there_is_none(host: Host):
+    assert "clone" not in " ".join(host.run("B overlay", "pass")["isolation"]["notes"])
 
 
 # --- what it says -----------------------------------------------------------------------------------------------------

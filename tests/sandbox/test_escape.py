@@ -27,6 +27,7 @@ import pytest
 from mcp_conda_run.guest import landlock
 from mcp_conda_run.sandbox.bubblewrapped import find as find_bubblewrap
 
+from .bubbles import needs_overlays
 from .conftest import UNPRIVILEGED, USERS, Host
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
@@ -271,7 +272,7 @@ def make_targets(host: Host, stack: ExitStack) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("tier", ["A", "A'"])
+@pytest.mark.parametrize("tier", ["A", "A prepared", "A'"])
 @pytest.mark.parametrize("name", WALLS)
 def test_the_attempt_fails(results: Callable[[str, str], Results], name: str, tier: str, user: str):
     assert results(user, tier)[name] in WALLS[name].answers
@@ -292,6 +293,9 @@ class OwnRoot:
         return isinstance(value, list) and set(value) <= system | {"home", "run", "tmp", "var", "working"}
 
 
+NEEDS_A_NETWORK = ("list_network_interfaces", "send_a_datagram_to_the_internet")
+"""What gets nowhere on a machine that is connected to nothing, whatever walls there are."""
+
 B_IS_DIFFERENT: dict[str, Any] = {
     "reach_the_root_of_pid_1": OwnRoot(),  # bubblewrap's own process, which sees what the run sees
     "read_the_command_line_of_pid_1": ["got"],  # the same; its options are not in there
@@ -307,6 +311,14 @@ def test_the_attempt_fails_in_tier_b(results: Callable[[str, str], Results], nam
     assert results(user, "B")[name] in B_IS_DIFFERENT.get(name, WALLS[name].answers)
 
 
+@needs_overlays
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("name", WALLS)
+def test_the_attempt_fails_in_tier_b_with_an_overlay(results: Callable[[str, str], Results], name: str, user: str):
+    different = {**B_IS_DIFFERENT, "damage_the_environment": WALLS["damage_the_environment"].answers}
+    assert results(user, "B overlay")[name] in different.get(name, WALLS[name].answers)
+
+
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("name", [name for name, wall in WALLS.items() if wall.without])
 def test_the_attempt_gets_through_where_its_wall_is_missing(
@@ -315,7 +327,7 @@ def test_the_attempt_gets_through_where_its_wall_is_missing(
     wall = WALLS[name]
     if not provable(wall, user):
         pytest.skip("this user may not do it anywhere")
-    if name == "list_network_interfaces" and wall.then == wall.answers:
+    if name in NEEDS_A_NETWORK and WALLS["list_network_interfaces"].then == [["lo"]]:
         pytest.skip("this machine has no network")
     assert results(user, wall.without)[name] in wall.then
 

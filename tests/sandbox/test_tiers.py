@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from .bubbles import OVERLAY
 from .conftest import Host
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="runs are not started on Windows yet")
 
-TIERS = ("none", "A", "A'", "B", "C")
+TIERS = ("none", "A", "A'", "B", OVERLAY, "C")
 
 
 @pytest.fixture(params=TIERS)
@@ -57,7 +58,7 @@ def test_the_interpreter_believes_to_be_in_the_runs_prefix(host: Host, tier: str
     prefix, conda_prefix, data = said(host, tier, code)
     assert conda_prefix == prefix
     assert data == f"{prefix}/share/data"
-    assert (prefix == str(host.place.prefix)) == (tier in {"A", "A'", "B"})
+    assert (prefix == str(host.place.prefix)) == (tier in {"A", "A'", "B", "B overlay"})
 
 
 def test_a_run_can_write_to_its_prefix(host: Host, tier: str):
@@ -121,7 +122,7 @@ def test_what_a_run_writes_to_the_mount_belongs_to_the_server(host: Host, tier: 
 
 
 def test_the_result_names_the_tier(host: Host, tier: str):
-    assert host.run(tier, "pass")["isolation"]["tier"] == tier
+    assert host.run(tier, "pass")["isolation"]["tier"] == tier.removesuffix(" overlay")
 
 
 def test_secrets_of_the_server_are_not_in_the_environment(host: Host, tier: str):
