@@ -85,6 +85,14 @@ def replace_file(source: Path, target: Path) -> None:
             return
 
 
+def path_of(url: str) -> str:
+    """Return the path that a `file://` URL names, which begins with a drive on Windows."""
+    from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - the process that starts runs has no use for it
+
+    path = unquote(urlsplit(url).path)
+    return path.lstrip("/") if WINDOWS and path[2:3] == ":" else path
+
+
 # --- facts of files ---------------------------------------------------------------------------------------------------
 
 

@@ -6,11 +6,9 @@ what names the others last. What was there before stays: two bundles add up. The
 
 from __future__ import annotations
 
-import fcntl
 import json
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from ..conda.lockfile import load_lock
 from ..conda.mirrors import UNPACKED
 from ..environments.store import Store, host_errors, write_atomically
 from ..errors import CondaRunError, RequestError
+from ..portability import lock
 from ..settings import Settings
 from .format import BundleReader, Manifest
 
@@ -82,8 +81,7 @@ def _incoming(store: Store) -> Iterator[Path]:
 def _alone(store: Store) -> Iterator[None]:
     """Let no two processes add to the unpacked channels at once."""
     with (store.root / UNPACKED / ".lock").open("a") as file:
-        if sys.platform != "win32":
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file)
         yield
 
 

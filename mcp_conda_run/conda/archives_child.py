@@ -14,10 +14,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import unquote, urlsplit
 
 from ..errors import InstallError
 from ..models import LockedPackage, Progress
+from ..portability import path_of
 from . import lifeline
 from .access import use_credentials
 from .faults import checksum_mismatch, explain_install, explain_os_error, offline_missing
@@ -77,7 +77,7 @@ async def fetch_one(package: LockedPackage, path: Path, client: Any) -> None:
     half = path.with_name(f"{path.name}.half")
     try:
         if package.url.startswith("file://"):
-            await asyncio.to_thread(shutil.copyfile, unquote(urlsplit(package.url).path), half)
+            await asyncio.to_thread(shutil.copyfile, path_of(package.url), half)
         else:
             await download_to_path(client, package.url, half)
         if await asyncio.to_thread(digest_of, half) != package.sha256:

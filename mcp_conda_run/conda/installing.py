@@ -6,7 +6,6 @@ packages of the cache are compared file by file with their own list, so that dam
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
 import time
@@ -14,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
 
 import rattler
 from rattler.exceptions import InstallerError
 
 from ..models import LockedPackage, Progress
+from ..portability import lock, path_of, try_lock
 from .faults import checksum_mismatch, explain_install, explain_os_error, host_fault_in, offline_missing
 from .records import check_installable, from_json, to_record
 from .web import make_client
@@ -81,11 +80,9 @@ class CacheUse:
         try:
             self.pkgs.mkdir(parents=True, exist_ok=True)
             self.file = (self.pkgs / ".workers.lock").open("a")
-            try:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(self.file):
                 self.emit(Progress("wait", "Waiting for another installation to finish"))
-                fcntl.flock(self.file, fcntl.LOCK_EX)
+                lock(self.file)
             self.sweep()
         except OSError as error:
             raise explain_os_error(error, self.pkgs) from error
@@ -116,7 +113,7 @@ def verify_local(packages: Sequence[LockedPackage]) -> None:
     for package in packages:
         if not package.url.startswith("file://"):
             continue
-        with suppress(FileNotFoundError), Path(unquote(urlsplit(package.url).path)).open("rb") as archive:
+        with suppress(FileNotFoundError), Path(path_of(package.url)).open("rb") as archive:
             if hashlib.file_digest(archive, "sha256").hexdigest() != package.sha256:
                 raise checksum_mismatch(f"{package.name} {package.version}")
 

@@ -34,7 +34,7 @@ def end_with_caller(lifeline: int) -> None:
     """Wait until the caller closes the pipe (or dies), then end at once, with all of the group if it is ours."""
     while os.read(lifeline, 4096):
         pass
-    if os.getpgrp() == os.getpid():
+    if sys.platform != "win32" and os.getpgrp() == os.getpid():  # there, the caller's job ends all of it
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 

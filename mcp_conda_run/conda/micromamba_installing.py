@@ -17,10 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..errors import CondaRunError, InstallError
 from ..models import LockedPackage, Progress
+from ..portability import path_of
 from . import installing
 from .faults import explain_os_error, offline_missing
 from .installing import CacheUse, verify_local
@@ -207,7 +208,7 @@ def refuse_unreachable(packages: Sequence[LockedPackage], *, offline: bool) -> N
     if offline and remote:
         raise offline_missing(remote)
     for package in packages:
-        if package.url.startswith("file://") and not Path(unquote(urlsplit(package.url).path)).exists():
+        if package.url.startswith("file://") and not Path(path_of(package.url)).exists():
             raise InstallError(
                 f"{package.name} {package.version} could not be installed: its archive {package.url} is not there.",
                 hint="The lock may be older than the channel: lock again.",

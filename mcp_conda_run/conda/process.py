@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HostError
+from ..portability import WINDOWS, Family
 from .redact import redact
 
 MAX_LINE_BYTES = 256 * 1024 * 1024
@@ -32,7 +32,7 @@ PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 BOOTSTRAP = "import sys; sys.path.append({root!r}); from mcp_conda_run.conda.{module} import main; main()"
 """`-m` would need the project to be installed; appended, so that nothing beside it shadows the standard library."""
 
-PASSED_ON = (
+PASSED_ON: tuple[str, ...] = (
     "HOME",
     "TMPDIR",
     "LANG",
@@ -42,6 +42,8 @@ PASSED_ON = (
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 )
+if WINDOWS:  # without these, programs there find neither their libraries nor a place for temporary files
+    PASSED_ON = (*PASSED_ON, "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "TEMP", "TMP", "USERPROFILE", "PATHEXT")
 PASSED_ON_PREFIX = "CONDA_OVERRIDE_"
 S3_PREFIX = "AWS_"
 PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
@@ -106,6 +108,7 @@ async def run_child(
         )
     except OSError as error:
         raise HostError(f"A helper process could not be started: {error.strerror}.", code="engine-crashed") from error
+    family = Family(process.pid)
     stderr = asyncio.create_task(read_tail(process.stderr))
     try:
         async with asyncio.timeout(timeout_s):
@@ -114,7 +117,7 @@ async def run_child(
             tail = await stderr
             return Ended(await process.wait(), redact(tail.decode(errors="replace")))
     finally:
-        await asyncio.shield(end(process, stderr))
+        await asyncio.shield(end(process, family, stderr))
 
 
 async def send(process: asyncio.subprocess.Process, line: bytes) -> None:
@@ -147,11 +150,10 @@ async def read_tail(stream: asyncio.StreamReader | None) -> bytes:
     return tail
 
 
-async def end(process: asyncio.subprocess.Process, stderr: asyncio.Task[bytes]) -> None:
-    """Kill the child's group unless it has ended well, reap it, and close the pipes."""
+async def end(process: asyncio.subprocess.Process, family: Family, stderr: asyncio.Task[bytes]) -> None:
+    """Kill the child with what it started unless it has ended well, reap it, and close the pipes."""
     if process.returncode != 0:  # a child that was killed may have left a program of its own, such as micromamba
-        with suppress(ProcessLookupError, PermissionError):  # its own session: the group's id is its process id
-            os.killpg(process.pid, signal.SIGKILL)
+        family.kill()
     await process.wait()
     if process.stdin is not None:
         process.stdin.close()

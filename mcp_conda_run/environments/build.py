@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ..conda.engine import Engine
 from ..conda.pypi import WheelInstaller
 from ..errors import InstallError
 from ..models import Environment, LockedPackage, Progress, ProgressCallback, no_progress
+from ..portability import Family
 from .activation import activation_variables, search_path
 from .clone import clone_prefix
 from .modules import offered_modules, prefix_records, wheel_records
@@ -244,6 +244,7 @@ async def run_guest(
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
+    family = Family(process.pid)
     assert process.stdout is not None  # noqa: S101 - for mypy: PIPE was asked for
     assert process.stderr is not None  # noqa: S101
     lines: list[str] = []
@@ -262,7 +263,8 @@ async def run_guest(
     except TimeoutError:
         raise InstallError(f"The new environment's Python did not finish {script} in {timeout_s:.0f} s.") from None
     finally:
-        _kill_group(process)
+        if process.returncode is None:
+            family.kill()
         await asyncio.shield(process.wait())
     if process.returncode:
         raise InstallError(
@@ -272,13 +274,6 @@ async def run_guest(
             code="environment-broken",
         )
     return "\n".join(lines)
-
-
-def _kill_group(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None and sys.platform != "win32":
-        os.killpg(process.pid, 9)
-    elif process.returncode is None:
-        process.kill()
 
 
 def _clean_environment(prefix: Path) -> Mapping[str, str]:
