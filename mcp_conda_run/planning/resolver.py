@@ -6,7 +6,6 @@ index disposes, in one question for all imports together. Never installs, and ne
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING, Protocol
 from packaging.utils import canonicalize_name
 
 from ..models import PackageFacts, PlannedPackage
-from .tables import Entry, Tables, spelled
+from .tables import VERSION_PART, Entry, Tables, spelled
 
 if TYPE_CHECKING:
     from .learned import Learned
 
 MAX_PARTS = 6
-VERSION_PART = re.compile(r"_v\d+(?:[a-z]+\d+)*$")
 AFFIXES = ("py-{}", "{}-py", "python-{}", "{}-python", "django-{}")
 """Measured to be right for 94 to 100 of 100 imports where the import's own name is no Python package."""
 
@@ -130,6 +128,8 @@ class Resolver:
         if namespace:
             yield from self._by_namespace(module, namespace)
             entry = self.tables.entry(module)
+            if namespace in self.tables.bare and module != namespace:
+                return
             if entry:
                 yield from by_table(*entry)
                 return

@@ -8,6 +8,7 @@ command that plans reads them, so rows stay text until they are asked for.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from importlib import resources
 from typing import Any
 
 from packaging.utils import canonicalize_name
+
+VERSION_PART = re.compile(r"(?<=\w)_v\d+(?:[a-z]+\d+)*$")
+"""How modules of one interface's versions end, in packages that are made from Google's definitions of interfaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class Tables:
     Attributes:
         imports: dotted import -> entry.
         namespaces: root, or dotted root, of imports that many packages share -> what the packages' names begin with.
+        bare: those of them whose own package brings none of the parts that are not named for it.
         same: imports, `spelled`, that a package of the same name brings, in the channel or on PyPI.
         renamed: PyPI name -> conda names, where no import says that they differ.
         wrong: names on PyPI that people take for the project of an import, and are not.
@@ -83,6 +88,7 @@ class Tables:
 
     imports: Mapping[str, Entry]
     namespaces: Mapping[str, tuple[str, ...]]
+    bare: frozenset[str]
     same: frozenset[str]
     renamed: Mapping[str, tuple[str, ...]]
     wrong: tuple[str, ...]
@@ -92,15 +98,19 @@ class Tables:
     variants: Mapping[str, tuple[Variant, ...]]
 
     def entry(self, module: str, *, shortest: int = 1) -> tuple[str, Entry] | None:
-        """Return the entry of the longest dotted prefix of at least `shortest` parts, with that prefix."""
+        """Return the entry of the longest dotted prefix of at least `shortest` parts, with that prefix.
+
+        A part that is a version of an interface (`google.cloud.tasks_v2`) is brought by the package without it.
+        """
         parts = module.split(".")
         for length in range(min(len(parts), 8), shortest - 1, -1):
             prefix = ".".join(parts[:length])
-            if prefix in self.imports:
-                return prefix, self.imports[prefix]
-            if length > 1 and spelled(prefix) in self.same:
-                project = spelled(prefix).replace(".", "-")
-                return prefix, Entry(tuple(dict.fromkeys((project, spelled(prefix)))), pypi=project)
+            for name in dict.fromkeys((prefix, VERSION_PART.sub("", prefix))):
+                if name in self.imports:
+                    return prefix, self.imports[name]
+                if length > 1 and spelled(name) in self.same:
+                    project = spelled(name).replace(".", "-")
+                    return prefix, Entry(tuple(dict.fromkeys((project, spelled(name)))), pypi=project)
         return None
 
     def namespace(self, module: str) -> str:
@@ -180,7 +190,7 @@ def family(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     project = document.get("project", "")
     for end in document["ends"].split():
         for module in document["modules"]:
-            yield module.replace("{}", end), project.replace("{}", end.replace("_", "-"))
+            yield module.replace("{}", end), project.replace("{}", spelled(end).replace(".", "-"))
 
 
 @cache
@@ -193,6 +203,7 @@ def load_tables() -> Tables:
     return Tables(
         imports=Rows({**{module: project for module, project in regular if project}, **dict(rows(document))}),
         namespaces={key: names(value) for key, value in namespaces.items()},
+        bare=frozenset(lists["bare"]),
         same=frozenset(spelled(same).split()),
         renamed={key: names(value) for key, value in lists["projects"].items()},
         wrong=names(lists["wrong"]),

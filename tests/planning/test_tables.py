@@ -96,3 +96,41 @@ def test_every_pattern_of_a_failure_ends_quickly_on_hostile_text():
 
 def test_executables_name_conda_packages():
     assert all(CONDA_NAME.fullmatch(name) for name in load_patterns().executables.values())
+
+
+def proposed(module: str) -> list[str]:
+    return [name for proposal in Resolver(load_tables()).proposals(module) for name in proposal.names]
+
+
+def test_a_version_of_an_interface_comes_from_the_package_of_the_interface():
+    entry = load_tables().entry("google.cloud.workflows.executions_v1.types")
+    assert entry is not None
+    assert entry[1].pypi == "google-cloud-workflows"
+    found = load_tables().entry("google.cloud.language_v1beta2")
+    assert found is not None
+    assert found[1].pypi == "google-cloud-language"
+
+
+def test_a_version_in_a_name_that_nothing_is_known_of_says_nothing():
+    assert load_tables().entry("nosuch.part_v1") is None
+
+
+def test_an_unknown_part_of_a_bare_root_is_not_served_by_the_roots_own_package():
+    tables = load_tables()
+    for root in tables.bare:
+        own = tables.imports[root]
+        assert not {*own.conda, own.pypi} & set(proposed(f"{root}.nosuchpart")), root
+
+
+def test_a_bare_root_by_itself_is_served():
+    assert "google-api-core" in proposed("google")
+
+
+def test_an_unknown_part_of_another_shared_root_is_looked_for_in_the_roots_own_package():
+    assert "apache-airflow" in proposed("airflow.nosuchpart")
+
+
+def test_a_regular_family_whose_modules_have_dots_has_dashes_in_its_projects():
+    entry = load_tables().entry("airflow.providers.apache.spark.hooks")
+    assert entry is not None
+    assert entry[1].pypi == "apache-airflow-providers-apache-spark"
