@@ -11,6 +11,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ..errors import RequestError
 from ..models import Json, LockedPackage
@@ -18,7 +19,7 @@ from ..planning.inline import Declared
 from ..planning.magics import take_out_magics
 from ..planning.specs import CHANNEL
 from .export import ENVIRONMENTS, Exported, as_explicit, channels_of, conda_packages, local_notes, toml, wheels_of
-from .record import RunRecord
+from .record import RunRecord, beside_packages
 
 METADATA = re.compile(r"^# ///.*$", re.MULTILINE)
 NAME = re.compile(r"(?:[^:\s]+::)?([A-Za-z0-9_.-]+)")
@@ -48,7 +49,9 @@ def export(record: RunRecord, form: str) -> Exported:
         )
     for package in record.packages:
         check_package(package)
-    return makers[form](record)
+    made = makers[form](record)
+    missing = beside_packages(record) if form != "record" else ""
+    return replace(made, notes=(*made.notes, missing)) if missing else made
 
 
 def check_package(package: LockedPackage) -> None:

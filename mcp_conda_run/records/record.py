@@ -97,6 +97,7 @@ class Place(Part):
         specs: what it asks for.
         channels: in the order of their priority.
         environment: its key.
+        beside: what the environment had that is not among the packages: what pip had put into one of the user's.
         engine: what installed.
         tier: which isolation held.
         network: the policy that held.
@@ -112,6 +113,7 @@ class Place(Part):
     specs: tuple[Line, ...] = ()
     channels: tuple[Line, ...] = ()
     environment: str = ""
+    beside: tuple[Line, ...] = ()
     engine: str = ""
     tier: str = ""
     network: str = ""
@@ -172,6 +174,15 @@ class RunRecord(Part):
         """Return the record as a file that can be given away: without directories of this host."""
         place = self.place.model_copy(update={"path": ""})
         return self.model_copy(update={"place": place}).model_dump_json(indent=1) + "\n"
+
+
+def beside_packages(record: RunRecord) -> str:
+    """Say what the environment had that no record of its packages brings back; nothing if that is all of it."""
+    if not record.place.beside:
+        return ""
+    return (
+        f"The environment was the user's own, and had besides what pip had put there: {', '.join(record.place.beside)}."
+    )
 
 
 def value_digest(value: Value | None) -> str:

@@ -19,7 +19,7 @@ from ..runtime import Runtime
 from ..settings import Settings
 from ..source import Source
 from .inputs import InputDigests
-from .record import Given, RunRecord, text_digest, value_digest
+from .record import Given, RunRecord, beside_packages, text_digest, value_digest
 
 SHOWN = 5
 """How many files of a kind are named; the rest are counted."""
@@ -199,6 +199,8 @@ def other_place(record: RunRecord, runtime: Runtime) -> Iterator[str]:
         yield f"It ran with mcp-conda-run {place.version}; this is {__version__}."
     if place.engine and place.engine != runtime.engine.name:
         yield f"Its packages were installed by {place.engine}, here by {runtime.engine.name}."
+    if missing := beside_packages(record):
+        yield missing
     for name, was in place.settings.items():
         now = getattr(settings, name, None)
         if name == "mount" and now != was:

@@ -162,6 +162,7 @@ class Recorder:
             specs=specs,
             channels=tuple(redact(channel) for channel in (*channels, *result.plan.channels)),
             environment=result.environment,
+            beside=self._beside(result.environment),
             engine=self.around.engine,
             tier=isolation.tier if isolation is not None else "",
             network=isolation.network if isolation is not None else "",
@@ -169,6 +170,13 @@ class Recorder:
             settings={name: getattr(self.settings, name) for name in SETTINGS},
             path=str(mounts[0].source) if mounts and self.settings.path is not None else "",
         )
+
+    def _beside(self, key: str) -> tuple[str, ...]:
+        """Return the names of what brings modules to an environment and is none of its packages."""
+        environment = self.around.environment(key) if key else None
+        if environment is None:
+            return ()
+        return tuple(sorted({*environment.modules.values()} - {package.name for package in environment.packages}))
 
     def _environment(self, key: str) -> tuple[LockedPackage, ...]:
         """Return the packages of an environment, their addresses without credentials; empty if it is gone."""

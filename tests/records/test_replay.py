@@ -11,9 +11,10 @@ import pytest
 
 from mcp_conda_run.errors import RequestError
 from mcp_conda_run.models import RunRequest
+from mcp_conda_run.records.export_code import export
 from mcp_conda_run.records.record import read_record
 from mcp_conda_run.records.replay import replay as run_again
-from mcp_conda_run.records.writing import without_credentials
+from mcp_conda_run.records.writing import records_shelf, without_credentials
 from mcp_conda_run.runtime import Runtime
 from mcp_conda_run.sandbox.files_out import now_ns
 from mcp_conda_run.settings import Settings
@@ -44,6 +45,24 @@ async def test_a_run_is_replayed_in_an_empty_store_without_solving(
     assert replayed.result.value.json == result.value.json == ["1.0", 6]
     assert (replayed.same, replayed.differences) == (True, ())
     shutil.rmtree(tmp_path / "other")
+
+
+async def test_what_pip_had_put_into_an_environment_of_the_users_is_told(
+    settings_with: SettingsWith, small_prefix: Path, tmp_path: Path
+):
+    own = tmp_path / "own"
+    shutil.copytree(small_prefix, own, symlinks=True)
+    (site,) = own.glob("lib/python3.*/site-packages")
+    (site / "mine-1.0.dist-info").mkdir()
+    (site / "mine.py").write_text("")
+    (site / "mine-1.0.dist-info/RECORD").write_text("mine.py,,\nmine-1.0.dist-info/RECORD,,\n")
+    settings = settings_with(prefix=str(own))
+    async with Runtime(settings) as runtime:
+        result = await runtime.run(RunRequest(code="import mine"))
+    kept = records_shelf(settings.cache_dir).find(result.run_id)
+    assert kept.place.beside == ("mine",)
+    assert any("mine" in difference for difference in (await run_again(kept, settings_with())).differences)
+    assert any("mine" in note for note in export(kept, "explicit").notes)
 
 
 async def test_a_result_that_differs_is_told_from_the_same(on_record: RunOnRecord, settings_with: SettingsWith):
