@@ -1,8 +1,8 @@
 """How a run's process comes to be inside its walls (tier A): the order of the steps, and why it is this one.
 
-Called by the keeper, in the keeper's process. The keeper makes a process that is pid 1 of a new pid namespace. That
-one makes the mounts and the network, forks the main process as pid 2, and stays as its reaper: when it ends, the
-kernel kills all that is left in the namespace. The main process gives everything away before it executes the
+Called by the keeper, in the keeper's process. The keeper makes a process that is pid 1 of a new pid namespace
+(`First`). That one makes the network and the mounts, forks the main process as pid 2, and stays as its reaper: when it
+ends, the kernel kills all that is left in the namespace. The main process gives everything away before it executes the
 environment's Python: from the first instruction of that on, the code is a stranger's.
 """
 
@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 from ..guest import routes, seccomp, syscalls
 from .identity import Owner
 from .mainprocess import Main, fork_main
-from .order import GUEST_DIRECTORY, INNER_ID, Descriptors, Order, Walls
+from .order import GUEST_DIRECTORY, INNER_ID, Descriptors, Order, Walls, send_order
 from .pasta import NAMESERVER
 from .rootfs import (
     build_skeleton,
@@ -36,8 +36,75 @@ from .workshop import Workshop
 NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWCGROUP
 PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 SECCOMP = seccomp.filter_program()
+READY = b"ready\n"
 STARTED = b"started\n"
 MESSAGE_BYTES = 4096
+
+
+Take = Callable[[socket.socket], tuple[Order, Descriptors] | None]
+
+
+class First:
+    """Pid 1 of a run's pid namespace, as its keeper sees it; in namespaces of its own, it waits for its order.
+
+    Args:
+        walls: of the order, or of one that needs the same namespaces.
+        workshop: what is there already.
+        take: how it gets its order, in its own process, from its socket to the keeper.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+
+    def __init__(self, walls: Walls, workshop: Workshop, take: Take) -> None:
+        self._workshop = workshop
+        if workshop.identities.learn(walls).identity is None and not workshop.in_user_namespace:
+            # Capabilities over all that is made from here on, and over nothing that is there; ids stay what they are.
+            syscalls.unshare_user(os.geteuid(), os.getegid())
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        self.channel, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.channel.close()
+            _be_first(walls, workshop, theirs, take)
+        theirs.close()
+        self._hear(READY)
+
+    def take(self, order: Order, descriptors: Descriptors) -> Main:
+        """Send it the order that it waits for; return the main process as soon as it executes.
+
+        Raises:
+            OSError: the kernel refuses one of the steps, or the program cannot be executed.
+        """
+        assert order.walls is not None  # noqa: S101 - else nobody would be waiting for it
+        send_order(self.channel, order, descriptors)
+        return self.main(order.walls)
+
+    def main(self, walls: Walls) -> Main:
+        """Return the main process as soon as it executes; `walls` are the order's.
+
+        Raises:
+            OSError: the kernel refuses one of the steps, or the program cannot be executed.
+        """
+        stage, *others = self._hear(STARTED)
+        in_memory = not walls.upper  # on disk, the file system is everybody's
+        return Main(
+            pid=self.pid,
+            reports=self.channel,
+            stage=stage if in_memory else None,
+            identity_dropped=self._workshop.identities.learn(walls).identity is not None,
+            listener=() if walls.pasta else tuple(others),
+            holder=tuple(others) if walls.pasta else (),
+        )
+
+    def _hear(self, expected: bytes) -> list[int]:
+        message, received, _, _ = socket.recv_fds(self.channel, len(expected), 3)
+        if message == expected:
+            return received
+        message += self.channel.recv(MESSAGE_BYTES)
+        os.waitpid(self.pid, 0)
+        number, _, what = message.decode(errors="replace").strip().partition(" ")
+        raise OSError(int(number or 0), os.strerror(int(number or 0)), what or "the sandbox")
 
 
 def start_confined(order: Order, walls: Walls, descriptors: Descriptors, workshop: Workshop) -> Main:
@@ -52,44 +119,28 @@ def start_confined(order: Order, walls: Walls, descriptors: Descriptors, worksho
     Raises:
         OSError: the kernel refuses one of the steps, or the program cannot be executed.
     """
-    owner = workshop.identities.learn(walls)
-    if owner.identity is None and not workshop.in_user_namespace:
-        # Capabilities over all that is made from here on, and over nothing that is there; the ids stay what they are.
-        syscalls.unshare_user(os.geteuid(), os.getegid())
-    syscalls.unshare(syscalls.CLONE_NEWPID)
-    ours, theirs = socket.socketpair()
-    first = os.fork()
-    if first == 0:
-        ours.close()
-        _be_first(order, walls, descriptors, owner, theirs)
-    theirs.close()
-    message, received, _, _ = socket.recv_fds(ours, MESSAGE_BYTES, 3)
-    if message != STARTED:
-        os.waitpid(first, 0)
-        number, _, what = message.decode(errors="replace").strip().partition(" ")
-        raise OSError(int(number or 0), os.strerror(int(number or 0)), what or "the sandbox")
-    stage, *others = received
-    in_memory = not walls.upper  # on disk, the file system is everybody's
-    return Main(
-        pid=first,
-        reports=ours,
-        stage=stage if in_memory else None,
-        identity_dropped=owner.identity is not None,
-        listener=() if walls.pasta else tuple(others),
-        holder=tuple(others) if walls.pasta else (),
-    )
+    return First(walls, workshop, lambda _: (order, descriptors)).main(walls)
 
 
 # --- pid 1
 # ------------------------------------------------------------------------------------------------------------
 
 
-def _be_first(order: Order, walls: Walls, descriptors: Descriptors, owner: Owner, keeper: socket.socket) -> NoReturn:
+def _be_first(walls: Walls, workshop: Workshop, keeper: socket.socket, take: Take) -> NoReturn:
     """Build the walls, start the main process, reap whatever ends, and end with it."""
     try:
         syscalls.die_with_parent()
+        syscalls.unshare(NAMESPACES)
+        holder = _own_network(walls) if walls.own_network else []
+        keeper.sendall(READY)
+        taken = take(keeper)
+        if taken is None or taken[0].walls is None:
+            os._exit(0)
+        order, descriptors = taken
+        walls = taken[0].walls
         os.close(descriptors.lifeline)
-        outward = _build(walls, owner)
+        owner = workshop.identities.learn(walls)
+        outward = _build(walls, owner, holder)
         main = fork_main(order, descriptors, lambda: _give_everything_away(walls, owner))
         socket.send_fds(keeper, [STARTED], outward)
         for descriptor in (*outward, descriptors.control, descriptors.stdout, descriptors.stderr):
@@ -103,15 +154,18 @@ def _be_first(order: Order, walls: Walls, descriptors: Descriptors, owner: Owner
         os._exit(1)
 
 
-def _build(walls: Walls, owner: Owner) -> list[int]:
-    """Make namespaces and mounts and enter them.
+def _build(walls: Walls, owner: Owner, holder: Sequence[int]) -> list[int]:
+    """Make the mounts and enter them.
+
+    Args:
+        walls: the run's.
+        owner: whose files the run's are.
+        holder: descriptors of who holds the network for pasta.
 
     Returns:
         descriptors for the keeper: of the stage, by which its use can be seen, and either of the proxy's listening
         socket, or of who holds the network for pasta.
     """
-    syscalls.unshare(NAMESPACES)
-    holder = _own_network(walls) if walls.own_network else []
     syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)  # nothing of ours shows up in the host
     with suppress(OSError):
         syscalls.write("/proc/self/oom_score_adj", "1000")  # if the host's memory runs out, runs go first

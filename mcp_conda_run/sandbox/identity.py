@@ -44,6 +44,11 @@ class Identities:
         self._maps: dict[tuple[int, int], int] = {}  # descriptors of user namespaces, by the owner on disk
         self._owners: dict[tuple[str, ...], Owner] = {}
 
+    @property
+    def known(self) -> int:
+        """How many owners of files there are whose place a run can take; this number only grows."""
+        return len(self._maps)
+
     def learn(self, walls: Walls) -> Owner:
         """Return whose files a run's are: `SANDBOX_ID`'s if this process is root and the kernel can do it."""
         if os.geteuid() != 0 or not walls.drop_identity:

@@ -197,7 +197,8 @@ def send_order(channel: socket.socket, order: Order, descriptors: Descriptors) -
     payload = json.dumps(dataclasses.asdict(order)).encode("ascii")
     message = HEADER.pack(len(payload)) + payload
     sent = socket.send_fds(channel, [message], list(dataclasses.astuple(descriptors)))
-    channel.sendall(message[sent:])
+    if sent < len(message):  # sending nothing fails too where the receiver has all it wants and is gone
+        channel.sendall(message[sent:])
 
 
 def receive_order(channel: socket.socket) -> tuple[Order, Descriptors] | None:

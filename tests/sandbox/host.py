@@ -15,8 +15,12 @@ import secrets
 import struct
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from mcp_conda_run.errors import CondaRunError
 from mcp_conda_run.models import Environment, Limits, Mount
@@ -29,7 +33,8 @@ from mcp_conda_run.sandbox.pasta import find as find_pasta
 from mcp_conda_run.sandbox.plain import PlainTier
 from mcp_conda_run.sandbox.tier import Launch, Process, Tier
 
-KEY = "0123456789abcdef"
+from . import KEY
+
 WAIT_S = 60
 LIMITS = Limits(
     wall_s=60,
@@ -69,6 +74,35 @@ class WithoutAWall(NamespaceTier):
     def _order(self, *given: Any) -> Order:
         order = super()._order(*given)
         return dataclasses.replace(order, walls=dataclasses.replace(order.walls, **self._missing))
+
+
+class PreparedTier(NamespaceTier):
+    """Tier A whose runs are started by a keeper that waited for them."""
+
+    @asynccontextmanager
+    async def launch(self, launch: Launch) -> AsyncIterator[Process]:
+        async with super().launch(launch):
+            pass  # the keeper waits for an order like the last
+        async with asyncio.timeout(WAIT_S):
+            while not waiting_keepers():  # noqa: ASYNC110 - processes set no event
+                await asyncio.sleep(0.01)
+        async with super().launch(launch) as process:
+            yield process
+
+
+def waiting_keepers() -> list[int]:
+    """Return the keepers that a spawner of this process has forked, once they have a process of their own."""
+    found = []
+    for keeper in keepers():
+        with suppress(psutil.NoSuchProcess):
+            found += [keeper.pid] if keeper.children() else []
+    return found
+
+
+def keepers() -> list[psutil.Process]:
+    """Return what spawners of this process have forked."""
+    spawners = [child for child in psutil.Process().children() if any(".spawner " in arg for arg in child.cmdline())]
+    return [keeper for spawner in spawners for keeper in spawner.children()]
 
 
 class BubbleWithoutAWall(BubblewrapTier):
@@ -111,13 +145,15 @@ def take_away(patch: str) -> None:
 
 
 def make(tier: str, cache: Path, missing: dict[str, Any]) -> Tier:
-    """Return the tier of this name, or `A+pasta`.
+    """Return the tier of this name; `A+pasta`, or `A prepared` for one whose runs are expected.
 
     `missing` are fields of `Walls` that take a wall away, `patch` is one of `PATCHES`.
     """
     take_away(missing.pop("patch", ""))
     if tier in {"B", "B overlay"}:
         return BubbleWithoutAWall(cache, missing, overlays=tier != "B")
+    if tier == "A prepared":
+        return PreparedTier(cache)
     pasta = find_pasta() if tier == "A+pasta" else ""
     if missing or pasta:
         return WithoutAWall(cache, missing, pasta)

@@ -69,7 +69,7 @@ def said(hosts: Callable[[str], Host]) -> Callable[[str, str], dict[str, str]]:
 
 
 @pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("tier", ["A'", "none"])
+@pytest.mark.parametrize("tier", ["A prepared", "A'", "none"])
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_it_works_in_a_tier_with_less(said: Callable[[str, str], dict[str, str]], program: str, tier: str, user: str):
     assert said(user, tier)[program] == "True\n"

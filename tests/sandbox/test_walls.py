@@ -55,7 +55,7 @@ print(written)
 """
 
 
-@pytest.fixture(params=["A", "A'"])
+@pytest.fixture(params=["A", "A prepared", "A'"])
 def tier(request: pytest.FixtureRequest) -> str:
     return request.param
 
