@@ -85,6 +85,27 @@ def replace_file(source: Path, target: Path) -> None:
             return
 
 
+def remove_protected(path: str) -> None:
+    """Remove a file whose name could not be removed: on Windows because it is write-protected.
+
+    Raises:
+        OSError: it still cannot be.
+    """
+    if sys.platform == "win32":
+        from .windows_files import remove_protected as remove  # noqa: PLC0415 - only where it is needed
+
+        remove(path)
+    else:
+        os.chmod(path, stat.S_IRWXU)
+        os.unlink(path)
+
+
+def remove_while_locked(path: Path) -> None:
+    """Remove a lock file whose lock this process holds; on Windows that is done when the lock is given up."""
+    if not WINDOWS:
+        path.unlink(missing_ok=True)
+
+
 def path_of(url: str) -> str:
     """Return the path that a `file://` URL names, which begins with a drive on Windows."""
     from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - the process that starts runs has no use for it
@@ -108,13 +129,18 @@ def held_bytes(status: os.stat_result) -> int:
     return status.st_size if blocks is None else blocks * 512
 
 
-def changed_s(status: os.stat_result) -> float:
-    """Return when a file was last changed or given a name, in seconds since the epoch.
+def identity(entry: os.DirEntry[str], status: os.stat_result) -> tuple[int, int]:
+    """Return what is the same for all names of a file; on Windows the status that a listing gives does not say."""
+    return (0, entry.inode()) if WINDOWS else (status.st_dev, status.st_ino)
+
+
+def changed_ns(status: os.stat_result) -> int:
+    """Return when a file was last changed or given a name, in nanoseconds since the epoch.
 
     By the inode's time, which programs cannot set. Windows has none: there by the later of those of its content and of
     its making.
     """
-    return max(status.st_ctime, status.st_mtime) if WINDOWS else status.st_ctime
+    return max(status.st_ctime_ns, status.st_mtime_ns) if WINDOWS else status.st_ctime_ns
 
 
 # --- helper processes -------------------------------------------------------------------------------------------------

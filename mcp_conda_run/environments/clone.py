@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HostError
+from ..portability import WINDOWS
 from .trash import delete_tree
 
 CODE_SUFFIXES = frozenset(
@@ -40,6 +41,8 @@ FICLONE = 0x40049409  # ioctl_ficlone(2)
 NO_REFLINK = frozenset(
     {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES}
 )
+NO_LINK_ON_WINDOWS = frozenset({1, 50, 1142})
+"""File systems without hard links say that they do not know the function or the request; NTFS, that 1023 are enough."""
 MACH_O = frozenset({b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe"})
 
 Share = Callable[[str, str], None]
@@ -139,7 +142,7 @@ class _Clone:
         if not stat.S_ISREG(status.st_mode):
             return  # a socket or a pipe that somebody left is no part of an environment
         # A script that pip or uv wrote is in no record of conda's, but nothing else links to it.
-        written_by_pip = directory in {"bin/", "Scripts/"} and status.st_nlink == 1
+        written_by_pip = directory in {"bin/", "Scripts/"} and status.st_nlink <= 1  # Windows says 0 here
         if name in self.with_prefix or written_by_pip or directory == "conda-meta/":
             self._rewrite(entry.path, target, status)
             self.rewritten += 1
@@ -157,7 +160,9 @@ class _Clone:
     def _rewrite(self, path: str, target: str, status: os.stat_result) -> None:
         with open(path, "rb") as file:
             data = file.read()
-        changed = data.replace(os.fsencode(self.old), os.fsencode(self.seen_at))
+        changed = data
+        for old, new in zip(spellings(self.old), spellings(self.seen_at), strict=True):
+            changed = changed.replace(old, new)
         with open(target, "xb") as file:
             file.write(changed)
         _like(target, status)
@@ -180,6 +185,13 @@ class _Clone:
             os.chmod(target, stat.S_IMODE(status.st_mode) & ~0o222)
 
 
+def spellings(path: str) -> list[bytes]:
+    """Return how files write the path of their prefix: as it is; on Windows also with slashes, or as texts in C do."""
+    if not WINDOWS:
+        return [os.fsencode(path)]
+    return [os.fsencode(each) for each in (path, path.replace("\\", "/"), path.replace("\\", "\\\\"))]
+
+
 def _like(target: str, status: os.stat_result) -> None:
     """Give a copy the modes and the times of its original: Python's bytecode is checked against the times."""
     os.chmod(target, stat.S_IMODE(status.st_mode) | stat.S_IWUSR)
@@ -198,7 +210,8 @@ def hard_link(path: str, target: str) -> None:
     try:
         os.link(path, target, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in {errno.EMLINK, errno.EXDEV, errno.EPERM}:
+        refused = error.errno in {errno.EMLINK, errno.EXDEV, errno.EPERM}
+        if not refused and getattr(error, "winerror", 0) not in NO_LINK_ON_WINDOWS:
             raise
         shutil.copy2(path, target)
 

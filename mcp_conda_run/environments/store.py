@@ -38,6 +38,7 @@ import filelock
 
 from ..errors import HostError, SettingsError
 from ..models import Environment, LockedPackage
+from ..portability import held_bytes, identity, remove_while_locked, replace_file
 from .disk import check_locks
 from .trash import Trash
 from .uses import BUILDING, Uses
@@ -201,7 +202,7 @@ class Store:
             return True
         with self._if_free(self._lock(path)) as free:
             if free:
-                path.unlink(missing_ok=True)
+                remove_while_locked(path)
             return free
 
     # --- environments ---------------------------------------------------------------------------------------------
@@ -389,7 +390,7 @@ def write_atomically(path: Path, text: str) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            replace_file(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -431,8 +432,9 @@ def _usage(directory: Path, seen: set[tuple[int, int]]) -> Usage:
                 status = entry.stat(follow_symlinks=False)
             except OSError:
                 continue
-            if (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
+            file = identity(entry, status)
+            if file not in seen:
+                seen.add(file)
                 files += 1
-                size += status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
+                size += held_bytes(status)
     return Usage(files, size)

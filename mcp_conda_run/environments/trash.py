@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..portability import WINDOWS, remove_protected
+
 _log = logging.getLogger(__name__)
 
 
@@ -32,6 +34,7 @@ class Trash:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._pending = 0
+        self._in_use: list[Path] = []
 
     def discard(self, path: Path) -> None:
         """Make `path` disappear now and its content soon; a path that is not there is fine."""
@@ -40,9 +43,12 @@ class Trash:
             path.rename(grave)
         except FileNotFoundError:
             return
-        except OSError:  # a read-only parent, another file system: delete it where it is
+        except OSError:  # a read-only parent, another file system, in use (Windows): delete it where it is
             grave = path
-        self._enqueue(grave)
+        with self._lock:
+            again, self._in_use = self._in_use, []
+        for each in (*again, grave):
+            self._enqueue(each)
 
     def empty_in_background(self) -> None:
         """Delete what earlier processes left in the trash."""
@@ -68,7 +74,10 @@ class Trash:
             try:
                 delete_tree(path)
             except OSError as error:
-                _log.warning("cannot delete %s: %s", path, error)
+                if WINDOWS:  # a library of it may be loaded by another run: it is tried again with the next discarded
+                    with self._lock:
+                        self._in_use.append(path)
+                _log.log(logging.DEBUG if WINDOWS else logging.WARNING, "cannot delete %s: %s", path, error)
             finally:
                 with self._lock:
                     self._pending -= 1
@@ -113,5 +122,8 @@ def _make_removable(path: Path) -> None:
 
 
 def _unlock_and_retry(function: Callable[..., Any], path: str, _: Any) -> None:
+    if function is os.unlink:
+        remove_protected(path)
+        return
     os.chmod(path, stat.S_IRWXU)
     function(path)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ..errors import RequestError
 from ..models import ChangedFile, Mount
+from ..portability import WINDOWS, changed_ns, is_reparse_point
 
 MAX_FILES = 200
 MAX_VISITED = 20_000
@@ -23,8 +24,11 @@ MAX_DEPTH = 32
 MAX_SECONDS = 0.2
 
 _CLOCK_REALTIME_COARSE = 5
+_TICK_OF_WINDOWS_NS = 20_000_000
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _OPEN_FILE = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+_NEVER = frozenset("\0\\:" if WINDOWS else "\0")
+"""What no name of a file holds; on Windows it would lead elsewhere."""
 _OPEN_DIRECTORY = _OPEN_FILE | getattr(os, "O_DIRECTORY", 0)
 
 
@@ -50,7 +54,7 @@ def now_ns() -> int:
     try:
         return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
     except (AttributeError, OSError):
-        return time.time_ns()
+        return time.time_ns() - (_TICK_OF_WINDOWS_NS if WINDOWS else 0)
 
 
 def left_files(mounts: Sequence[Mount], since_ns: int) -> LeftFiles:
@@ -58,9 +62,7 @@ def left_files(mounts: Sequence[Mount], since_ns: int) -> LeftFiles:
 
     By the time of the last change of the inode, which programs cannot set. Links and special files are left out.
     """
-    if os.scandir not in os.supports_fd:  # Windows: nothing safe to do it with
-        return LeftFiles((), complete=False)
-    search = _Search(since_ns)
+    search = _Search(since_ns) if os.scandir in os.supports_fd else _SearchByName(since_ns)
     for mount in mounts:
         if not mount.read_only:
             search.below(os.fspath(mount.source), mount.target)
@@ -107,18 +109,46 @@ class _Search:
     def _entry(self, parent: int, entry: os.DirEntry[str], path: str, depth: int) -> None:
         status = entry.stat(follow_symlinks=False)
         if stat.S_ISREG(status.st_mode):
-            if status.st_ctime_ns >= self._since_ns:
+            if changed_ns(status) >= self._since_ns:
                 self.found.append(ChangedFile(path, status.st_size))
-        elif stat.S_ISDIR(status.st_mode):
+        elif stat.S_ISDIR(status.st_mode) and not is_reparse_point(status):
             if depth >= MAX_DEPTH:
                 self.complete = False
                 return
-            try:
-                child = os.open(entry.name, _OPEN_DIRECTORY, dir_fd=parent)
-            except OSError:
-                self.complete = False
-            else:
-                self._directory(child, path, depth + 1)
+            self._descend(parent, entry, path, depth + 1)
+
+    def _descend(self, parent: int, entry: os.DirEntry[str], path: str, depth: int) -> None:
+        try:
+            child = os.open(entry.name, _OPEN_DIRECTORY, dir_fd=parent)
+        except OSError:
+            self.complete = False
+        else:
+            self._directory(child, path, depth)
+
+
+class _SearchByName(_Search):
+    """The same where directories cannot be opened (Windows).
+
+    Between the look at a directory and its listing somebody could put a junction in its place. Then names and lengths
+    of files elsewhere would be listed; runs there are walled off from nothing, so that they learn nothing by it.
+    """
+
+    def below(self, source: str, target: str) -> None:
+        """Search a mount."""
+        self._named(source, target, 0)
+
+    def _named(self, directory: str, path: str, depth: int) -> None:
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if self._exhausted():
+                        return
+                    self._entry(-1, entry, f"{path}/{entry.name}", depth)
+        except OSError:
+            self.complete = False
+
+    def _descend(self, parent: int, entry: os.DirEntry[str], path: str, depth: int) -> None:  # noqa: ARG002
+        self._named(entry.path, path, depth)
 
 
 def read_left_file(mounts: Sequence[Mount], path: str, max_bytes: int) -> bytes:
@@ -130,7 +160,7 @@ def read_left_file(mounts: Sequence[Mount], path: str, max_bytes: int) -> bytes:
     above = [mount for mount in mounts if path.startswith(f"{mount.target.rstrip('/')}/")]
     mount = max(above, key=lambda mount: len(mount.target), default=None)
     parts = path[len(mount.target) :].strip("/").split("/") if mount else []
-    if mount is None or not parts or any(part in {"", ".", ".."} or "\0" in part for part in parts):
+    if mount is None or not parts or any(part in {"", ".", ".."} or _NEVER & set(part) for part in parts):
         raise _not_readable(path, "it is not below a mounted directory")
     try:
         descriptor = open_beneath(os.fspath(mount.source), parts)
@@ -156,7 +186,7 @@ def open_beneath(root: str, parts: list[str]) -> int:
         OSError: one of them is not there, is a link, or is no directory.
     """
     if os.open not in os.supports_dir_fd:  # Windows
-        return os.open(os.path.join(root, *parts), _OPEN_FILE)
+        return _open_named(root, parts)
     descriptor = os.open(root, _OPEN_DIRECTORY & ~_NO_FOLLOW)
     try:
         for name in parts[:-1]:
@@ -166,6 +196,16 @@ def open_beneath(root: str, parts: list[str]) -> int:
         return os.open(parts[-1], _OPEN_FILE, dir_fd=descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_named(root: str, parts: list[str]) -> int:
+    path = root
+    for name in parts:
+        path = os.path.join(path, name)
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode) or is_reparse_point(status):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    return os.open(path, _OPEN_FILE | getattr(os, "O_BINARY", 0))
 
 
 def _not_readable(path: str, reason: str) -> RequestError:

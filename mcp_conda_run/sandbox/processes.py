@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..portability import changed_s, held_bytes, is_reparse_point
+from ..portability import changed_ns, held_bytes, is_reparse_point
 
 LINUX = sys.platform == "linux"
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -201,6 +201,7 @@ def written_bytes(places: Iterable[str], since: float) -> int:
     else a run could write there what it wants.
     """
     total = 0
+    since_ns = int(since * 1e9)
     waiting = list(places)
     while waiting:
         try:
@@ -216,7 +217,7 @@ def written_bytes(places: Iterable[str], since: float) -> int:
                     waiting.append(entry.path)
             except OSError:
                 continue
-            if changed_s(status) >= since:
+            if changed_ns(status) >= since_ns:
                 total += held_bytes(status) + INODE_BYTES
     return total
 

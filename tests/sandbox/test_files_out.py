@@ -13,11 +13,14 @@ from mcp_conda_run.models import Mount
 from mcp_conda_run.sandbox import files_out
 from mcp_conda_run.sandbox.files_out import left_files, now_ns, read_left_file
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="runs are not started on Windows yet")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes are made the way of POSIX")
 
 
-@pytest.fixture
-def mounts(tmp_path: Path) -> tuple[Mount, ...]:
+@pytest.fixture(params=["by descriptors", "by names"])
+def mounts(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Mount, ...]:
+    if request.param == "by names":  # as on Windows, where directories cannot be opened
+        monkeypatch.setattr(os, "supports_fd", frozenset())
+        monkeypatch.setattr(os, "supports_dir_fd", frozenset())
     (tmp_path / "work").mkdir()
     (tmp_path / "secret").write_text("TOPSECRET")
     return (Mount(tmp_path / "work", "/working"),)
