@@ -28,8 +28,9 @@ _ALL = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF, 5: 0xFFFF}
 _BIND_TCP, _CONNECT_TCP = 1, 2
 _SCOPE_ALL = 1 | 2  # abstract unix sockets, signals
 
-TRUNCATION, PORTS, SCOPES = 3, 4, 6
-"""The first versions that hold truncation, TCP ports, and signals and abstract sockets."""
+LINKS, TRUNCATION, PORTS, SCOPES = 2, 3, 4, 6
+"""The first versions that allow links between directories, and that hold truncation, TCP ports, and signals and
+abstract sockets."""
 
 
 def version() -> int:

@@ -8,6 +8,7 @@ large and rarely needed interfaces. Stands beside `syscalls.py`, and for the sam
 from __future__ import annotations
 
 import errno
+import os
 import platform
 import socket
 import struct
@@ -86,6 +87,13 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "vhangup": (153, 58),
 }
 
+TRUNCATING: dict[str, tuple[int | None, int | None]] = {
+    "open": (2, None),
+    "openat": (257, 56),
+    "openat2": (437, 437),
+    "truncate": (76, 45),
+}
+
 METADATA: dict[str, tuple[int | None, int | None]] = {
     "chmod": (90, None),
     "chown": (92, None),
@@ -159,6 +167,7 @@ def filter_program(
     families: Iterable[int] = FAMILIES,
     only_tcp: bool = False,
     freeze_metadata: bool = False,
+    hold_truncation: bool = False,
     allowed: Collection[str] = (),
 ) -> bytes:
     """Return the filter for a machine type, as the array of `struct sock_filter` that the kernel takes.
@@ -168,8 +177,9 @@ def filter_program(
         families: address families for which `socket()` works.
         only_tcp: whether `socket()` works for TCP alone (and not for MPTCP and SCTP, which Landlock does not know).
         freeze_metadata: whether calls that change owners, modes, times and attributes of files do nothing but say
-        that
-            they succeeded: programs do not expect them to fail on their own files.
+            that they succeeded: programs do not expect them to fail on their own files.
+        hold_truncation: whether no file can be emptied but by who has opened it for writing, which Landlock does not
+            see to before its version 3.
         allowed: names of calls that are not denied after all.
 
     Raises:
@@ -193,6 +203,8 @@ def filter_program(
     program += _socket_rule(socket_call, list(families), only_tcp=only_tcp)
     if freeze_metadata:
         program += _each(METADATA, column, _refuse(0))
+    if hold_truncation:
+        program += _truncation_rule(column)
     denied = {name: numbers for name, numbers in DENIED.items() if name not in allowed}
     program += _each(denied, column, _refuse(errno.EPERM))
     program += [_answer(_ALLOW)]
@@ -202,6 +214,23 @@ def filter_program(
 def _each(table: dict[str, tuple[int | None, int | None]], column: int, answer: _Instruction) -> list[_Instruction]:
     numbers = sorted(row[column] or 0 for row in table.values() if row[column] is not None)
     return [instruction for number in numbers for instruction in (_if_equal(number, 0, 1), answer)]
+
+
+def _truncation_rule(column: int) -> list[_Instruction]:
+    """Refuse what empties a file without opening it for writing.
+
+    That is done by its path, or by an opening for reading, or for neither (both low bits), that asks for it too. What
+    openat2 is asked for is in memory, which a filter cannot read.
+    """
+    program = [_if_equal(TRUNCATING["openat2"][column] or 0, 0, 1), _refuse(errno.ENOSYS)]
+    program += [_if_equal(TRUNCATING["truncate"][column] or 0, 0, 1), _refuse(errno.EACCES)]
+    for name, flags in (("open", _SECOND), ("openat", _THIRD)):
+        number = TRUNCATING[name][column]
+        if number is None:
+            continue
+        program += [_if_equal(number, 0, 7), _load(flags), _if_any_bit(os.O_TRUNC, 0, 4), (0x54, 0, 0, os.O_ACCMODE)]
+        program += [_if_equal(os.O_WRONLY, 2, 0), _if_equal(os.O_RDWR, 1, 0), _refuse(errno.EACCES), _answer(_ALLOW)]
+    return program
 
 
 def _socket_rule(socket_call: int, families: list[int], *, only_tcp: bool) -> list[_Instruction]:

@@ -15,6 +15,9 @@ from .probe import Probe
 APPARMOR = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 USERNS_CLONE = "/proc/sys/kernel/unprivileged_userns_clone"
 MAX_NAMESPACES = "/proc/sys/user/max_user_namespaces"
+PROFILE = "/proc/self/attr/current"
+"""The security module's name for what holds this process, and how (apparmor(7))."""
+ENFORCED = " (enforce)"
 CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 
 
@@ -39,7 +42,7 @@ def advice(found: Probe, *, read: Callable[[str], str] = _read, exists: Callable
         return "Run the server on Linux, in a virtual machine or in WSL2, to have runs confined."
     if found.best == "A'":
         return "A kernel of version 6.6 or later would keep what runs write in memory instead of on disk."
-    return _about_knobs(read, has_b=found.best == "B") or _about_containers(exists)
+    return _about_knobs(read, has_b=found.best == "B") or _about_containers(exists) or _about_profile(read)
 
 
 BY_BUBBLEWRAP = (
@@ -70,5 +73,15 @@ def _about_containers(exists: Callable[[str], bool]) -> str:
         return (
             "The container forbids namespaces. With Docker or Podman, start it with `--security-opt seccomp=unconfined"
             " --security-opt apparmor=unconfined --security-opt systempaths=unconfined --cap-add SYS_ADMIN`."
+        )
+    return ""
+
+
+def _about_profile(read: Callable[[str], str]) -> str:
+    held = read(PROFILE)
+    if held.endswith(ENFORCED):
+        return (
+            f"AppArmor holds this server to its profile `{held.removesuffix(ENFORCED)}`: add the rule `userns,` to it,"
+            " below /etc/apparmor.d, and run `sudo apparmor_parser -r` with its file."
         )
     return "See the reasons above: the kernel refuses namespaces to this user."

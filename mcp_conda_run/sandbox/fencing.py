@@ -2,7 +2,7 @@
 
 Landlock holds files, TCP ports and, on newer kernels, signals; seccomp holds what Landlock does not know: other
 sockets, and changes of modes, owners and times, by which a run could otherwise lift the write protection of the files
-that its prefix shares with the environment.
+that its prefix shares with the environment. Before version 3, Landlock does not know that files can be emptied.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import socket
 from ..guest import landlock, seccomp, syscalls
 from .order import Fence
 
-OFFLINE = seccomp.filter_program(families=(), freeze_metadata=True)
+OLD = landlock.version() < landlock.TRUNCATION
+OFFLINE = seccomp.filter_program(families=(), freeze_metadata=True, hold_truncation=OLD)
 ONLINE = seccomp.filter_program(families=(socket.AF_INET, socket.AF_INET6), only_tcp=True, freeze_metadata=True)
 
 

@@ -25,9 +25,6 @@ READABLE = (
     *(f"/etc/{name}" for name in (*ETC, "passwd", "group", "hosts")),
     *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/loadavg", "/sys/devices/system/cpu"),
 )
-NEEDED = landlock.TRUNCATION
-"""Before this version of Landlock (Linux 6.2), a run could empty files that it may not write to."""
-
 NOTES = (
     "no namespaces: the run sees the host's own paths of its mounts, and can find out which files and processes exist,"
     " without reading them",
@@ -37,6 +34,13 @@ NOTES = (
 PROXY_PORT = (
     "Landlock knows ports, not addresses: a machine that listens at the very port of the run's proxy, another for each"
     " run, can be reached past the network policy"
+)
+NO_TRUNCATION = (
+    "this kernel (Landlock before version 3) knows no bound for truncation: os.truncate fails but for open files"
+)
+NO_LINKS = (
+    "this kernel (Landlock version 1) lets no file be moved or linked from one directory to another: os.rename fails,"
+    " shutil.move copies"
 )
 NO_SCOPES = "this kernel (Landlock before version 6) lets the run send signals to other processes of the server's user"
 
@@ -74,9 +78,15 @@ class LandlockTier(LoopbackTier):
 
     def isolation(self, launch: Launch) -> Isolation:
         """Say what holds the run, and what does not."""
-        scoped = landlock.version() >= landlock.SCOPES
+        version = landlock.version()
         offline = NetworkPolicy.parse(launch.network).nothing
-        more = [note for note, holds in ((PROXY_PORT, not offline), (NO_SCOPES, not scoped)) if holds]
+        possible = (
+            (PROXY_PORT, not offline),
+            (NO_SCOPES, version < landlock.SCOPES),
+            (NO_TRUNCATION, version < landlock.TRUNCATION),
+            (NO_LINKS, version < landlock.LINKS),
+        )
+        more = [note for note, holds in possible if holds]
         return Isolation(
             tier=self.name,
             network=launch.network,

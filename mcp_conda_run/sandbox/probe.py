@@ -29,6 +29,8 @@ from .pasta import find as find_pasta
 from .spawner_client import PACKAGE, Channels, Spawner
 
 ANSWER_TIMEOUT_S = 20
+FAILED = "the run could not write what it should, or could read what it should not"
+NOT_IN_MEMORY = "in an overlay that is kept in memory, files cannot be replaced by directories (Linux before 6.6)"
 
 # Replacing a file by a directory and the other way round needs whiteouts and opaque directories, hence extended
 # attributes, which a tmpfs allows to users since Linux 6.6 only.
@@ -108,6 +110,8 @@ def probe_now(directory: Path) -> Probe:
                 works[weaker] = not reasons[weaker]
                 if works[weaker]:
                     break
+        if works.get("A'") and reasons["A"] == FAILED:
+            reasons["A"] = NOT_IN_MEMORY
         overlays = works.get("B", False) and not _try(spawner, directory, partial(_bubble_order, overlays=True))
     return Probe(works, {tier: reason for tier, reason in reasons.items() if reason}, overlays)
 
@@ -187,10 +191,9 @@ def _bubble_order(place: Path, *, overlays: bool = False) -> Order:
 
 def _try_landlock(spawner: Spawner, directory: Path) -> str:
     from ..guest import landlock  # noqa: PLC0415 - Linux only
-    from .landlocked import NEEDED  # noqa: PLC0415
 
-    if landlock.version() < NEEDED:
-        return f"Landlock has version {landlock.version()} here, {NEEDED} is needed (Linux 6.2)"
+    if not landlock.version():
+        return "the kernel has no Landlock (Linux 5.13), or it is not switched on"
     return _try(spawner, directory, _landlock_order)
 
 
@@ -299,7 +302,7 @@ def _run(spawner: Spawner, order: Order) -> str:
             if report.get("no_network"):
                 return str(report["no_network"])
             if report.get("status", 0) != 0:
-                return "the run could not write what it should, or could read what it should not"
+                return FAILED
             if "status" in report:
                 return ""
     except CondaRunError as error:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mcp_conda_run.sandbox import advice as module
-from mcp_conda_run.sandbox.advice import APPARMOR, MAX_NAMESPACES, USERNS_CLONE, advice
+from mcp_conda_run.sandbox.advice import APPARMOR, MAX_NAMESPACES, PROFILE, USERNS_CLONE, advice
 from mcp_conda_run.sandbox.probe import Probe
 
 LESS = Probe({"A": False, "A'": False, "C": True}, {"A": "PermissionError"})
@@ -45,6 +45,21 @@ def test_who_has_tier_b_already_is_not_told_how_to_get_it():
 
 def test_a_knob_that_allows_them_is_not_named(monkeypatch: pytest.MonkeyPatch):
     assert "sysctl" not in told(LESS, {APPARMOR: "0", USERNS_CLONE: "1", MAX_NAMESPACES: "15000"})
+
+
+def test_a_profile_that_holds_the_server_is_named_with_the_rule_that_it_lacks():
+    text = told(LESS, {PROFILE: "lab-python (enforce)"})
+    assert "`lab-python`" in text
+    assert "`userns,`" in text
+
+
+@pytest.mark.parametrize("profile", ["unconfined", "lab-python (complain)", ""])
+def test_a_profile_that_forbids_nothing_is_not_named(profile: str):
+    assert "userns," not in told(LESS, {PROFILE: profile})
+
+
+def test_in_a_container_its_options_are_the_advice_and_not_its_profile():
+    assert "docker-default" not in told(LESS, {PROFILE: "docker-default (enforce)"}, container=True)
 
 
 def test_a_container_gets_the_options_it_lacks():

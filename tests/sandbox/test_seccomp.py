@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import socket
 import struct
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_conda_run.guest.seccomp import ARCHITECTURES, DENIED, METADATA, filter_program
+from mcp_conda_run.guest.seccomp import ARCHITECTURES, DENIED, METADATA, TRUNCATING, filter_program
 
 HEADERS = {
     "x86_64": (Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), Path("/usr/include/asm/unistd_64.h")),
@@ -31,7 +32,7 @@ def header(machine: str) -> dict[str, int]:
 def test_the_numbers_are_the_kernels(machine: str):
     known = header(machine)
     column = list(ARCHITECTURES).index(machine)
-    tables = {name: row[column] for name, row in {**DENIED, **METADATA}.items()}
+    tables = {name: row[column] for name, row in {**DENIED, **METADATA, **TRUNCATING}.items()}
     special = ("clone", "clone3", "socket", "ioctl", "shmget")
     tables |= dict(zip(special, ARCHITECTURES[machine][1:], strict=True))
     wrong = {name: (ours, known[name]) for name, ours in tables.items() if name in known and ours != known[name]}
@@ -42,7 +43,7 @@ def test_the_numbers_are_the_kernels(machine: str):
 def test_a_call_that_is_not_there_has_no_number(machine: str):
     known = header(machine)
     column = list(ARCHITECTURES).index(machine)
-    missing = {name for name, row in {**DENIED, **METADATA}.items() if row[column] is None}
+    missing = {name for name, row in {**DENIED, **METADATA, **TRUNCATING}.items() if row[column] is None}
     assert missing.isdisjoint(known)
 
 
@@ -147,6 +148,31 @@ def test_frozen_metadata_seems_to_change(name: str):
     assert number is not None
     assert verdict(TCP, number) == refused(0)
     assert verdict(USUAL, number) == ALLOW
+
+
+HELD = filter_program("x86_64", hold_truncation=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments", "expected"),
+    [
+        (76, (), refused(errno.EACCES)),
+        (437, (), refused(errno.ENOSYS)),
+        (2, (0, os.O_TRUNC), refused(errno.EACCES)),
+        (2, (0, os.O_TRUNC | os.O_WRONLY), ALLOW),
+        (257, (0, 0, os.O_TRUNC), refused(errno.EACCES)),
+        (257, (0, 0, os.O_TRUNC | os.O_CREAT | os.O_CLOEXEC), refused(errno.EACCES)),
+        (257, (0, 0, os.O_TRUNC | os.O_ACCMODE), refused(errno.EACCES)),
+        (257, (0, 0, os.O_TRUNC | os.O_WRONLY | os.O_CREAT), ALLOW),
+        (257, (0, 0, os.O_TRUNC | os.O_RDWR), ALLOW),
+        (257, (0, 0, os.O_RDONLY), ALLOW),
+        (257, (0, os.O_TRUNC, os.O_CREAT), ALLOW),
+        (77, (), ALLOW),  # ftruncate
+        (165, (), refused(errno.EPERM)),  # what comes after it in the program
+    ],
+)
+def test_only_who_may_write_to_a_file_can_empty_it(number: int, arguments: tuple[int, ...], expected: int):
+    assert verdict(HELD, number, *arguments) == expected
 
 
 def test_a_machine_without_a_table_has_no_filter():
