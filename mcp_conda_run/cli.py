@@ -176,7 +176,7 @@ def plan(
 ) -> None:
     """Show what a run would install, and why; install nothing."""
     from .models import RunRequest
-    from .terminal import size
+    from .terminal import about_unknown, size
 
     settings = settings_from(
         path=_mounted(path, file),
@@ -201,8 +201,7 @@ def plan(
     if made.solution:
         typer.echo(f"{len(made.solution)} packages with what they need, at most {size(made.download_bytes)} to fetch")
     for unknown in made.unknown:
-        names = ", ".join(candidate.name for candidate in unknown.candidates) or "none"
-        typer.echo(f"? {unknown.import_name}: {unknown.reason} Candidates: {names}")
+        typer.echo(f"? {about_unknown(unknown)}")
     for note in made.notes:
         typer.echo(f"note: {note}")
 
@@ -403,6 +402,8 @@ def _plan(settings: Settings, request: RunRequest) -> Plan:
 
 def _show(result: RunResult, figures: Path | None) -> None:
     """Print a result as a script would have printed it; what is about the run goes to standard error."""
+    from .terminal import about_unknown
+
     sys.stdout.write(result.stdout)
     sys.stdout.flush()
     sys.stderr.write(result.stderr)
@@ -415,8 +416,7 @@ def _show(result: RunResult, figures: Path | None) -> None:
     for package in result.packages:
         typer.echo(f"added {package.name} {package.version} from {package.channel}: {package.reason}", err=True)
     for unknown in result.unknown_imports:
-        names = ", ".join(candidate.name for candidate in unknown.candidates) or "none"
-        typer.echo(f"unknown import {unknown.import_name}: {unknown.reason} Candidates: {names}", err=True)
+        typer.echo(f"unknown import {about_unknown(unknown)}", err=True)
     for note in result.notes:
         typer.echo(f"note: {note}", err=True)
     if figures is not None:

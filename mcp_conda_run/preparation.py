@@ -149,7 +149,7 @@ class Preparation:
         wanted = (*base.template.channels, *needs.channels, *self._planner.policy.extra_channels())
         can_ask = ask is not None
         index = self._index(tuple(dict.fromkeys(wanted)))
-        plan = await self._planner.plan(needs, index, can_ask=can_ask)
+        plan = await self._planner.plan(needs, index, can_ask=can_ask, configured=base.template.channels)
         doubtful = self._planner.to_ask(plan, can_ask=can_ask)
         if doubtful and not (ask is not None and await ask(doubtful)):
             plan = without(plan, doubtful, "the user did not agree to it")

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Protocol, Self
 
-from .models import Progress
+from .models import Progress, UnknownImport
 
 SECONDS_BETWEEN_LINES = 5
 
@@ -108,3 +108,10 @@ def size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.1f} TB"
+
+
+def about_unknown(unknown: UnknownImport) -> str:
+    """Return a line about an import that no package is known for, with what may have been meant, if anything."""
+    names = ", ".join(candidate.name for candidate in unknown.candidates)
+    line = f"{unknown.import_name}: {unknown.reason.rstrip('.')}."
+    return f"{line} Candidates: {names}" if names else line

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mcp_conda_run.models import Progress
-from mcp_conda_run.terminal import Bar, Lines, amount, size
+from mcp_conda_run.models import Candidate, Progress, UnknownImport
+from mcp_conda_run.terminal import Bar, Lines, about_unknown, amount, size
 
 
 def test_where_no_terminal_is_a_phase_is_one_line(capsys: pytest.CaptureFixture[str]):
@@ -43,3 +43,11 @@ def test_an_amount_is_written_for_a_person(progress: Progress, text: str):
 )
 def test_a_size_is_written_for_a_person(size_bytes: float, text: str):
     assert size(size_bytes) == text
+
+
+def test_an_unknown_import_is_a_sentence_with_its_candidates():
+    meant = Candidate("requests", "conda-forge", 0.8, "a like name")
+    assert about_unknown(UnknownImport("reqeusts", "nothing is known", (meant,))) == (
+        "reqeusts: nothing is known. Candidates: requests"
+    )
+    assert about_unknown(UnknownImport("zz", "See the setting.", ())) == "zz: See the setting."

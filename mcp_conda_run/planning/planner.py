@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from ..errors import RequestError
 from ..models import Environment, FoundImport, ImportContext, LockedPackage, Plan, PlannedPackage, RunError
 from .conditions import Target
-from .decisions import DEFAULT_CHANNEL, Machine, Planning
+from .decisions import DEFAULT_CHANNEL, Machine, Planning, channel_name
 from .dependencies import with_dependencies
 from .failures import read_failure
 from .hints import find_hints
@@ -190,25 +190,22 @@ class Planner:
                     missing[left.module, left.names] = left
         return tuple(item for item in missing.values() if not item.group or item.group not in served)
 
-    async def plan(self, needs: Needs, index: ChannelIndex, *, can_ask: bool = False) -> Plan:
+    async def plan(
+        self, needs: Needs, index: ChannelIndex, *, can_ask: bool = False, configured: Sequence[str] = ()
+    ) -> Plan:
         """Name a package for each need, confirmed by the index; unknown imports come back with candidates.
 
         Args:
             needs: what `needs` or `after_failure` returned.
             index: what the channels have; it should cover `Policy.extra_channels` behind the configured channels.
             can_ask: whether there is a user who can be asked about packages of PyPI (see `to_ask`).
+            configured: names or URLs of the channels that serve anyway, and that may be asked for by name, too.
 
         Raises:
             RequestError: the code asks for a channel or a package that the policy does not allow, or for far too much.
             InstallError: a package that was asked for by name is in no channel, or the channels cannot be asked.
         """
-        for channel in needs.channels:
-            if not self.policy.permits_channel(channel):
-                raise RequestError(
-                    f"The code asks for the channel {channel}, which is not allowed.",
-                    hint=f"Add it to the setting allow_channels (MCP_CONDA_RUN_ALLOW_CHANNELS=conda-forge,{channel}).",
-                    code="channel-not-allowed",
-                )
+        self._check_channels(needs, configured)
         if len({item.module.partition(".")[0] for item in needs.missing}) > MAX_IMPORTS:
             raise RequestError(
                 f"The code imports {len(needs.missing)} modules that the environment does not have.",
@@ -216,6 +213,19 @@ class Planner:
                 code="too-many-imports",
             )
         return await self._planning(index, can_ask).make(needs)
+
+    def _check_channels(self, needs: Needs, configured: Sequence[str]) -> None:
+        """Refuse what is asked for from channels that are neither configured nor allowed; an engine would add them."""
+        asked = [(channel, "The code asks for") for channel in needs.channels]
+        asked += [(p.channel, f"{p.spec} is asked for, from") for p in needs.declared if p.channel]
+        served = {DEFAULT_CHANNEL, *map(channel_name, configured)}
+        for channel, who in asked:
+            if channel not in served and not self.policy.permits_channel(channel):
+                raise RequestError(
+                    f"{who} the channel {channel}, which is not allowed.",
+                    hint=f"Add it to the setting allow_channels (MCP_CONDA_RUN_ALLOW_CHANNELS=conda-forge,{channel}).",
+                    code="channel-not-allowed",
+                )
 
     async def with_dependencies(self, plan: Plan, wheels: Sequence[LockedPackage], index: ChannelIndex) -> Plan:
         """Return a plan in which the channels serve what its packages of PyPI need, as far as they have it.

@@ -347,6 +347,22 @@ async def test_a_channel_that_is_not_allowed_is_an_error(planner: Planner, make_
     assert caught.value.code == "channel-not-allowed"
 
 
+async def test_a_package_asked_for_from_a_channel_that_is_not_allowed_is_an_error(
+    planner: Planner, make_index: MakeIndex
+):
+    for code, packages in (("", ("evil::rdkit",)), ("%conda install evil::rdkit", ())):
+        with pytest.raises(RequestError) as caught:
+            await plan(planner, code, make_index("rdkit"), packages)
+        assert caught.value.code == "channel-not-allowed"
+
+
+async def test_a_configured_channel_can_be_asked_for_by_its_name(planner: Planner, make_index: MakeIndex):
+    index = make_index("rdkit", channels={"rdkit": "https://mirror.example/lab"})
+    needs = planner.needs("!conda install -c lab lab::rdkit", environment=make_environment())
+    found = await planner.plan(needs, index, configured=("https://mirror.example/lab/",))
+    assert specs(found) == ["lab::rdkit"]
+
+
 async def test_a_package_of_an_allowed_further_channel_is_bound_to_it(make_index: MakeIndex):
     planner = Planner(Policy(channels=("conda-forge", "bioconda")))
     index = make_index("pysam", channels={"pysam": "https://channels.example/bioconda"})
