@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import HostError
 from .access import file_in_memory
@@ -100,7 +101,7 @@ class Micromamba:
         self.root = Path(request["pkgs"]) / "micromamba"
         self.pkgs = self.root / "pkgs"
         self.layers = [Path(layer) for layer in request.get("layers", ())]
-        self._credentials: Mapping[str, Mapping[str, str]] = request.get("credentials") or {}
+        self._credentials = by_place(request)
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -179,7 +180,7 @@ class Micromamba:
             "XDG_DATA_HOME": str(home / ".local/share"),
             "PATH": str(work / "bin"),
             "LC_ALL": "C.UTF-8",
-            "PYTHONDONTWRITEBYTECODE": "1",  # `install` runs the environment's pip to see what it installed
+            "PYTHONDONTWRITEBYTECODE": "1",  # should it run an environment's Python after all
             "PYTHONNOUSERSITE": "1",
             "MAMBA_ROOT_PREFIX": str(self.root),
             "CONDA_PKGS_DIRS": ",".join(map(str, [self.pkgs, *self.layers])),
@@ -220,6 +221,18 @@ class Micromamba:
             with suppress(OSError):
                 if time.time() - old.stat().st_mtime > STALE_S:
                     shutil.rmtree(old, ignore_errors=True)
+
+
+def by_place(request: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+    """Return the credentials of a request by host, and by host and port where an address of it has one.
+
+    micromamba looks for `host:port/path` and for what is before each slash, but not for the host without its port.
+    """
+    known: Mapping[str, Mapping[str, str]] = request.get("credentials") or {}
+    urls = [*request.get("channels", ()), *(row["url"] for row in request.get("packages", ()))]
+    urls += [url for some in (request.get("channel_urls") or {}).values() for url in some]
+    places = {parts.netloc: parts.hostname or "" for parts in map(urlsplit, urls) if parts.netloc}
+    return {**known, **{place: known[host] for place, host in places.items() if host in known}}
 
 
 def mamba_entry(credential: Mapping[str, str]) -> dict[str, str]:

@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,10 +98,32 @@ async def call(micromamba: Micromamba, work: Path, change: Change) -> Said:
     listing = work / "explicit.txt"
     command = prepare(listing, change)
     arguments = [command, *COMMON, "--no-pyc", *CHECKED, *await micromamba.link_options(work)]
-    said = await micromamba.call(work, *arguments, "-p", str(change.prefix), "-f", str(listing))
+    with without_pip(change.prefix, work):
+        said = await micromamba.call(work, *arguments, "-p", str(change.prefix), "-f", str(listing))
     if command == "create" and not said.claims_success:
         shutil.rmtree(change.prefix, ignore_errors=True)
     return said
+
+
+@contextmanager
+def without_pip(prefix: Path, work: Path) -> Iterator[None]:
+    """Hide the record of a prefix's pip meanwhile: micromamba would run that pip, and with it code of the packages.
+
+    Raises:
+        HostError: the disk is full, or cannot be written to.
+    """
+    records = [path for path in prefix.glob("conda-meta/pip-*.json") if path.stem.rsplit("-", 2)[0] == "pip"]
+    try:
+        for path in records:
+            shutil.move(path, work / path.name)
+    except OSError as error:
+        raise explain_os_error(error, prefix) from error
+    yield
+    try:
+        for path in records:
+            shutil.move(work / path.name, path)
+    except OSError as error:
+        raise explain_os_error(error, prefix) from error
 
 
 def broke_off(said: Said, change: Change) -> bool:

@@ -1,6 +1,7 @@
-"""What micromamba is told so that it solves for a machine, or beside packages, that are not there.
+"""What micromamba is told of the machine it solves for, and of packages that should stay; neither need be there.
 
-`micromamba_solving.py` calls it, for locks. Another machine is described by variables, as conda knows them; packages
+`micromamba_solving.py` calls it. The machine is described by variables, as conda knows them: this one as py-rattler
+sees it, so that both engines solve alike (micromamba asks a program on PATH for CUDA, and its PATH has none). Packages
 that should stay are described by a prefix that has their records and nothing else. Installs nothing.
 """
 
@@ -26,10 +27,8 @@ NOTHING_INSTALLED = "#!/bin/sh\necho '{}'\n"
 
 
 def machine(request: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables that describe the machine of a request; none where it is this one as it is."""
+    """Return the variables that describe the machine of a request."""
     platform, given = str(request["platform"]), request.get("virtual_packages")
-    if given is None and platform == current_platform():
-        return {}
     virtual = {package.name.normalized: package for package in virtual_packages(platform, given)}
     variables = {
         f"CONDA_OVERRIDE_{OVERRIDES[name]}": str(virtual[name].version) for name in OVERRIDES if name in virtual
@@ -37,8 +36,8 @@ def machine(request: Mapping[str, Any]) -> dict[str, str]:
     architecture = platform.partition("-")[2]
     build = str(virtual["__archspec"].build_string) if "__archspec" in virtual else ""
     return {
-        "CONDA_SUBDIR": platform,
-        "CONDA_OVERRIDE_CUDA": "",  # that of this machine does not count
+        **({} if platform == current_platform() else {"CONDA_SUBDIR": platform}),
+        "CONDA_OVERRIDE_CUDA": "",  # none, unless there is one
         **variables,
         "CONDA_OVERRIDE_ARCHSPEC": build or ARCHITECTURES.get(architecture, architecture),
     }

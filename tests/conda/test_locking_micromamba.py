@@ -61,7 +61,6 @@ async def told(make: Make, environment: Path, tmp_path: Path, platform: str) -> 
 
 async def test_it_solves_for_a_linux_that_is_not_this_one(locker_with: Make, environment: Path, tmp_path: Path) -> None:
     _, variables = await told(locker_with, environment, tmp_path, "linux-64")
-    assert variables["CONDA_SUBDIR"] == "linux-64"
     assert variables["CONDA_OVERRIDE_GLIBC"] == "2.28"
     assert variables["CONDA_OVERRIDE_LINUX"] == "5.10"
     assert variables["CONDA_OVERRIDE_ARCHSPEC"] == "x86_64"
@@ -91,8 +90,11 @@ async def test_it_gets_the_channels_without_the_one_that_conda_lock_makes(
     assert [words[i + 1] for i, word in enumerate(words) if word == "-c"] == [channel]
 
 
-def test_this_machine_needs_no_description() -> None:
-    assert machine({"platform": HERE}) == {}
+def test_a_cuda_of_this_machine_counts_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine({"platform": HERE})["CONDA_OVERRIDE_CUDA"] == ""
+    monkeypatch.setenv("CONDA_OVERRIDE_CUDA", "12.4")
+    assert machine({"platform": HERE})["CONDA_OVERRIDE_CUDA"] == "12.4"
+    assert "CONDA_SUBDIR" not in machine({"platform": HERE})
 
 
 def test_a_prefix_of_records_says_what_is_installed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from mcp_conda_run.conda.access import Access
 from mcp_conda_run.conda.engine import SolveRequest, current_platform
+from mcp_conda_run.conda.micromamba_calls import by_place
 from mcp_conda_run.errors import CondaRunError
 
 from .conftest import Program, stand_in
@@ -91,6 +92,20 @@ async def test_credentials_reach_it_by_a_file_in_memory_and_not_by_its_command_l
     given = json.loads(next(line for line in lines if line.startswith('{"host"')))
     assert given["other"] == {"type": "CondaToken", "token": "t0ken"}
     assert given["host"] == {"type": "BasicHTTPAuthentication", "user": "me", "password": "czNjcmV0"}
+
+
+@pytest.mark.parametrize(
+    "row", [{"channels": ["https://host:8443/c"]}, {"packages": [{"url": "https://host:8443/c/x.conda"}]}]
+)
+def test_credentials_count_for_the_ports_of_their_host_that_are_asked(row: dict[str, Any]) -> None:
+    credential = {"user": "me", "password": "s3cret"}
+    known = by_place({"credentials": {"host": credential}, **row})
+    assert known == {"host": credential, "host:8443": credential}
+
+
+def test_credentials_are_not_for_other_hosts() -> None:
+    credential = {"token": "t0ken"}
+    assert by_place({"credentials": {"host": credential}, "channels": ["https://other:8443/c"]}) == {"host": credential}
 
 
 async def test_nothing_of_a_call_stays_but_the_caches(

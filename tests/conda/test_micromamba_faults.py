@@ -6,7 +6,9 @@ Faults that no real micromamba can be made to have; stand-ins have them.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -107,6 +109,22 @@ async def test_success_with_another_archive_in_the_prefix_is_an_error(
     with pytest.raises(InstallError) as caught:
         await stand_in(program(body), cache).install(packages, tmp_path / "prefix")
     assert caught.value.code == "checksum-mismatch"
+
+
+async def test_the_pip_of_an_environment_is_not_shown_and_is_back_afterwards(
+    program: Program, cache: Path, tmp_path: Path, solve: Solve
+) -> None:
+    packages = await solve("mcr-clib")
+    meta, seen = tmp_path / "prefix/conda-meta", tmp_path / "seen"
+    meta.mkdir(parents=True)
+    clib = next(package for package in packages if package.name == "mcr-clib")
+    pip = replace(clib, name="pip", url=clib.url.replace("mcr-clib", "pip"), sha256="ab" * 32)
+    (meta / "pip-1.0-0.json").write_text(json.dumps({"name": "pip", "sha256": pip.sha256}))
+    engine = stand_in(program(f"[ $2 = --help ] || /bin/ls {meta} > {seen}; exit 1"), cache)
+    with pytest.raises(InstallError):
+        await engine.install([*packages, pip], tmp_path / "prefix")
+    assert "pip" not in seen.read_text()
+    assert (meta / "pip-1.0-0.json").exists()
 
 
 async def test_a_failed_create_leaves_no_half_of_a_prefix(
