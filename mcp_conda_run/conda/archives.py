@@ -6,18 +6,17 @@ the engines' caches hold packages unpacked, and a bundle carries archives.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InstallError
-from ..models import LockedPackage, Progress, ProgressCallback, no_progress
+from ..models import LockedPackage, ProgressCallback, no_progress
 from .access import Access
+from .asking import ask
 from .mirrors import Mirrors
-from .process import child_environment, module_command, run_child, s3_variables
-from .rattler import as_exception, crashed
+from .process import child_environment, s3_variables
 
 
 async def fetch_archives(
@@ -47,15 +46,6 @@ async def fetch_archives(
         InstallError: an archive cannot be had, or is not the one that was locked.
         HostError: the disk is full, or the child died.
     """
-    last: dict[str, Any] = {}
-
-    def on_line(line: bytes) -> None:
-        message = json.loads(line)
-        if "progress" in message:
-            progress(Progress(**message["progress"]))
-        else:
-            last.update(message)
-
     rows = [asdict(replace(package, url=mirrors.url(package.url))) for package in packages]
     request = {
         "packages": rows,
@@ -65,12 +55,12 @@ async def fetch_archives(
         **access.as_request(),
     }
     try:
-        ended = await run_child(
-            module_command("archives_child"),
+        records: list[dict[str, Any]] = await ask(
+            "archives_child",
             request,
             environment=child_environment(**s3_variables(row["url"] for row in rows), **access.environment),
             timeout_s=timeout_s,
-            on_line=on_line,
+            progress=progress,
         )
     except TimeoutError:
         raise InstallError(
@@ -78,9 +68,4 @@ async def fetch_archives(
             hint="Try again, or raise MCP_CONDA_RUN_INSTALL_TIMEOUT_S.",
             code="install-timeout",
         ) from None
-    if "error" in last:
-        raise as_exception(last["error"])
-    if "result" not in last:
-        raise crashed(ended)
-    records: list[dict[str, Any]] = last["result"]
     return records

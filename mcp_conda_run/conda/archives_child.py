@@ -18,12 +18,10 @@ from typing import Any, NoReturn
 from ..errors import InstallError
 from ..models import LockedPackage, Progress
 from ..portability import path_of
-from . import lifeline
-from .access import use_credentials
 from .faults import checksum_mismatch, explain_install, explain_os_error, offline_missing
 from .records import check_installable, from_json
 from .redact import redact
-from .worker import Answers, as_error, cut_off_network
+from .worker import Answers, serve
 
 AT_ONCE = 4
 NOT_OF_REPODATA = ("fn", "url", "channel")
@@ -148,18 +146,4 @@ def as_entry(record: Any) -> dict[str, Any]:
 
 def main() -> NoReturn:
     """Serve one request."""
-    answers = Answers(lifeline.take_stdout())
-
-    async def serve() -> NoReturn:
-        try:
-            request = lifeline.take_request()
-            if request["offline"]:
-                cut_off_network()
-            use_credentials(request)
-            answers.write(result=await fetch(request, answers))
-        except Exception as error:  # noqa: BLE001 - every failure is an answer
-            answers.write(error=as_error(error))
-        os._exit(0)
-
-    asyncio.run(serve())
-    raise AssertionError("unreachable: serve() ends the process")
+    serve(fetch)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform as host_platform
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,6 +76,9 @@ class Engine(Protocol):
 
     async def solve(self, request: SolveRequest, progress: ProgressCallback = no_progress) -> tuple[LockedPackage, ...]:
         """Return all packages of an environment that satisfies the request, in topological order."""
+
+    def expected(self) -> AbstractAsyncContextManager[None]:
+        """Return a context in which a call is expected: what it needs first is made ready in the background."""
 
     async def install(
         self, packages: Sequence[LockedPackage], prefix: Path, progress: ProgressCallback = no_progress

@@ -7,7 +7,6 @@ channels are asked for the rest.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +16,10 @@ from urllib.parse import unquote
 
 from ..errors import InstallError
 from ..models import LockedPackage, ProgressCallback, no_progress
+from .asking import ask
 from .engine import Engine, SolveRequest
 from .lockfile import ADDRESS, ARCHIVE, MD5, SHA256, channel_name, malformed_lock
-from .process import child_environment, module_command, run_child
-from .rattler import as_exception, crashed
+from .process import child_environment
 from .safe_yaml import UnusableYaml, read_text
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -218,19 +217,7 @@ async def virtual_packages() -> dict[str, str]:
 
 
 async def _ask(request: dict[str, str], what: str) -> Any:
-    last: dict[str, Any] = {}
     try:
-        ended = await run_child(
-            module_command("lock_reader_child"),
-            request,
-            environment=child_environment(),
-            timeout_s=READ_TIMEOUT_S,
-            on_line=lambda line: last.update(json.loads(line)),
-        )
+        return await ask("lock_reader_child", request, environment=child_environment(), timeout_s=READ_TIMEOUT_S)
     except TimeoutError:
         raise InstallError(f"{what} could not be read within {READ_TIMEOUT_S} s.", code="bad-lock") from None
-    if "error" in last:
-        raise as_exception(last["error"])
-    if "result" not in last:
-        raise crashed(ended)
-    return last["result"]

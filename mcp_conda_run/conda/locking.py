@@ -22,12 +22,12 @@ from typing import Any
 from ..errors import InstallError
 from ..models import LockedPackage, Progress, ProgressCallback, no_progress
 from .access import Access
+from .asking import as_exception
 from .conda_shim import CONFIG_VARIABLE, FAILURE_FILE
 from .faults import explain_os_error
 from .lockfile import INPUT_DIGEST, EnvironmentFile, input_digest, is_stale, read_environment, read_lock
 from .mirrors import Mirrors
 from .process import Ended, child_environment, module_command, run_child, s3_variables
-from .rattler import as_exception
 
 __all__ = ["ALL_PLATFORMS", "Locker", "is_stale", "read_environment", "read_lock"]
 
@@ -167,7 +167,11 @@ class Locker:
         try:
             ended = await run_child(
                 module_command("conda_lock_child"),
-                {"arguments": list(arguments), "offline": self._offline},
+                {
+                    "arguments": list(arguments),
+                    "offline": self._offline,
+                    "conda": [str(work / "conda"), *module_command("conda_shim")],
+                },
                 environment=environment,
                 timeout_s=self._timeout_s,
                 on_line=lambda _: None,

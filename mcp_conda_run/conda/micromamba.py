@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from .access import Access
-from .worker_engine import WorkerEngine, absolute
+from .asking import absolute
+from .worker_engine import WorkerEngine
 
 OLDEST = (2, 0, 4)
 """The first 2.x that answers a dry run with JSON (mamba-org/mamba #3627)."""

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -195,6 +195,10 @@ class MirroredEngine:
     async def names(self, channels: Sequence[str], platform: str) -> frozenset[str]:
         """Return every package name that the channels have for the platform, `noarch` included."""
         return await self._engine.names(list(self._known(channels)), platform)
+
+    def expected(self) -> AbstractAsyncContextManager[None]:
+        """Return a context in which a call is expected."""
+        return self._engine.expected()
 
     def _known(self, channels: Sequence[str]) -> dict[str, str]:
         """Return for each channel as the engine gets it how it was given."""

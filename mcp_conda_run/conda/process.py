@@ -29,7 +29,7 @@ STDERR_KEPT_BYTES = 64 * 1024
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
-BOOTSTRAP = "import sys; sys.path.append({root!r}); from mcp_conda_run.conda.{module} import main; main()"
+BOOTSTRAP = "import sys; sys.path.append({root!r}); from mcp_conda_run.conda.{module} import {function} as f; f()"
 """`-m` would need the project to be installed; appended, so that nothing beside it shadows the standard library."""
 
 PASSED_ON: tuple[str, ...] = (
@@ -57,9 +57,23 @@ class Ended:
     stderr: str
 
 
-def module_command(module: str) -> list[str]:
-    """Return the command that runs `main()` of a module of this room in an isolated interpreter."""
-    return [sys.executable, "-I", "-c", BOOTSTRAP.format(root=str(PACKAGE_PARENT), module=module)]
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A child that has been started and has no request yet."""
+
+    process: asyncio.subprocess.Process
+    family: Family
+    stderr: asyncio.Task[bytes]
+    environment: Mapping[str, str]
+
+    async def end(self) -> None:
+        """Kill it and what it started, and reap it; safe to call again."""
+        await asyncio.shield(end(self.process, self.family, self.stderr))
+
+
+def module_command(module: str, function: str = "main") -> list[str]:
+    """Return the command that runs a function of a module of this room in an isolated interpreter."""
+    return [sys.executable, "-I", "-c", BOOTSTRAP.format(root=str(PACKAGE_PARENT), module=module, function=function)]
 
 
 def child_environment(**extra: str) -> dict[str, str]:
@@ -86,8 +100,9 @@ async def run_child(
     environment: Mapping[str, str],
     timeout_s: float,
     on_line: Callable[[bytes], None],
+    started: Child | None = None,
 ) -> Ended:
-    """Run a child to its end, handing on each line of its stdout.
+    """Run a child to its end, handing on each line of its stdout; one that has been started already, or a new one.
 
     Whatever happens here (a cancellation, the time-out, an exception in `on_line`), the child and its group are dead
     and reaped before this returns or raises.
@@ -95,6 +110,24 @@ async def run_child(
     Raises:
         TimeoutError: it took longer than `timeout_s` seconds.
         HostError: it could not be started, or wrote something that is no line.
+    """
+    child = started or await start_child(command, environment)
+    process = child.process
+    try:
+        async with asyncio.timeout(timeout_s):
+            await send(process, json.dumps(request).encode() + b"\n")
+            await read_lines(process, on_line)
+            tail = await child.stderr
+            return Ended(await process.wait(), redact(tail.decode(errors="replace")))
+    finally:
+        await child.end()
+
+
+async def start_child(command: list[str], environment: Mapping[str, str]) -> Child:
+    """Start a child, which waits for its request; whoever calls sees to its end.
+
+    Raises:
+        HostError: it could not be started.
     """
     try:
         process = await asyncio.create_subprocess_exec(
@@ -108,16 +141,7 @@ async def run_child(
         )
     except OSError as error:
         raise HostError(f"A helper process could not be started: {error.strerror}.", code="engine-crashed") from error
-    family = Family(process.pid)
-    stderr = asyncio.create_task(read_tail(process.stderr))
-    try:
-        async with asyncio.timeout(timeout_s):
-            await send(process, json.dumps(request).encode() + b"\n")
-            await read_lines(process, on_line)
-            tail = await stderr
-            return Ended(await process.wait(), redact(tail.decode(errors="replace")))
-    finally:
-        await asyncio.shield(end(process, family, stderr))
+    return Child(process, Family(process.pid), asyncio.create_task(read_tail(process.stderr)), environment)
 
 
 async def send(process: asyncio.subprocess.Process, line: bytes) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -18,15 +17,13 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from ..errors import InstallError
-from ..models import Environment, LockedPackage, PlannedPackage, Progress, ProgressCallback, no_progress
+from ..models import Environment, LockedPackage, PlannedPackage, ProgressCallback, no_progress
 from ..settings import Settings
-from .process import child_environment, module_command, run_child
+from .asking import absolute, ask
+from .process import child_environment
 from .pypi_faults import timed_out
 from .pypi_index import Index, find_index
-from .rattler import absolute, as_exception, crashed
 from .trust import trust_variables
-
-log = logging.getLogger(__name__)
 
 
 class WheelInstaller:
@@ -132,29 +129,13 @@ class WheelInstaller:
             )
         request |= {"operation": operation, "cache": str(self._cache), "offline": self._offline}
         request |= {**self._rules, "index": self._index.url}
-        last: dict[str, Any] = {}
-
-        def on_line(line: bytes) -> None:
-            message = json.loads(line)
-            if "progress" in message:
-                progress(Progress(**message["progress"]))
-            else:
-                last.update(message)
-
         try:
-            ended = await run_child(
-                module_command("pypi_worker"),
+            return await ask(
+                "pypi_worker",
                 request,
                 environment=child_environment(**self._variables),
                 timeout_s=self._timeout_s,
-                on_line=on_line,
+                progress=progress,
             )
         except TimeoutError:
             raise timed_out(self._index.url, self._timeout_s) from None
-        if ended.stderr:
-            log.debug("The worker for PyPI wrote: %s", ended.stderr)
-        if "error" in last:
-            raise as_exception(last["error"])
-        if "result" not in last:
-            raise crashed(ended)
-        return last["result"]

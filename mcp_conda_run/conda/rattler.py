@@ -6,9 +6,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
-from .worker_engine import WorkerEngine, absolute, as_exception, crashed
-
-__all__ = ["RattlerEngine", "absolute", "as_exception", "crashed"]
+from .worker_engine import WorkerEngine
 
 
 class RattlerEngine(WorkerEngine):

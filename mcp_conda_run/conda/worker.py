@@ -1,8 +1,9 @@
 """The engines' child process: one request in, progress and one answer out, as JSON lines.
 
-Started by `worker_engine.py` through `process.py`, once for each request, and killed with its whole group when the
-caller no longer wants the answer: py-rattler goes on fetching and linking after a cancellation or a failure. Ends by
-`os._exit`, because py-rattler's threads can crash the interpreter while it shuts down (PyO3/pyo3-async-runtimes #40).
+Started by `worker_engine.py` through `process.py`, one for each request, some before there is one; killed with its
+whole group when the caller no longer wants the answer: py-rattler goes on fetching and linking after a cancellation or
+a failure. Ends by `os._exit`, because py-rattler's threads can crash the interpreter while it shuts down
+(PyO3/pyo3-async-runtimes #40).
 
 Lines written: `{"progress": {...}}`, then `{"result": ...}` or `{"error": {kind, code, message, hint, details}}`.
 """
@@ -13,7 +14,8 @@ import asyncio
 import json
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -90,11 +92,23 @@ async def answer_with_micromamba(request: Mapping[str, Any], answers: Answers) -
     return await micromamba_installing.install(request, answers.progress)
 
 
+def main_with_engine() -> NoReturn:
+    """Serve one request, with py-rattler loaded before it comes."""
+    with suppress(Exception):  # it will be tried again, and then it is an answer
+        from . import installing, solving  # noqa: F401, PLC0415
+    main()
+
+
 def main() -> NoReturn:
     """Serve one request."""
+    serve(answer)
+
+
+def serve(answer: Callable[[Mapping[str, Any], Answers], Awaitable[Any]]) -> NoReturn:
+    """Take one request, answer it, and end this process; whatever goes wrong is an answer."""
     answers = Answers(lifeline.take_stdout())
 
-    async def serve() -> NoReturn:
+    async def serve_one() -> NoReturn:
         try:
             request = lifeline.take_request()
             if request["offline"]:
@@ -105,5 +119,5 @@ def main() -> NoReturn:
             answers.write(error=as_error(error))
         os._exit(0)
 
-    asyncio.run(serve())
-    raise AssertionError("unreachable: serve() ends the process")
+    asyncio.run(serve_one())
+    raise AssertionError("unreachable: serve_one() ends the process")

@@ -6,9 +6,9 @@ Credentials of channels go to the child through its stdin alone, and come back i
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from typing import Any
 from ..errors import HostError, InstallError
 from ..models import LockedPackage, PackageFacts, Progress, ProgressCallback, no_progress
 from .access import Access
+from .asking import absolute, ask
 from .engine import SolveRequest
-from .process import Ended, child_environment, module_command, run_child, s3_variables
-
-log = logging.getLogger(__name__)
+from .process import Child, child_environment, module_command, s3_variables, start_child
 
 
 class WorkerEngine:
@@ -50,6 +49,23 @@ class WorkerEngine:
         self._offline = offline
         self._access = access or Access()
         self._layers = [absolute(layer) for layer in layers]
+        self._expecting: list[asyncio.Task[Child]] = []
+
+    @asynccontextmanager
+    async def expected(self) -> AsyncIterator[None]:
+        """Have the process for a request that comes in this context start already, while something else is done."""
+        if self._access.as_request()["credentials"]:  # they must be there before py-rattler is loaded
+            yield
+            return
+        command = module_command("worker", "main_with_engine")
+        starting = asyncio.create_task(start_child(command, self._environment()), name="expected-worker")
+        self._expecting.append(starting)
+        try:
+            yield
+        finally:
+            if starting in self._expecting:
+                self._expecting.remove(starting)
+                await _end(starting)
 
     async def solve(self, request: SolveRequest, progress: ProgressCallback = no_progress) -> tuple[LockedPackage, ...]:
         """Return all packages of an environment that satisfies the request, in topological order."""
@@ -110,24 +126,15 @@ class WorkerEngine:
         request |= {"operation": operation, "pkgs": str(self._pkgs), "repodata": str(self._repodata)}
         request |= {"layers": self._layers, **self._access.as_request(), **self._more()}
         places = [*request.get("channels", ()), *(row["url"] for row in request.get("packages", ()))]
-        last: dict[str, Any] = {}
-
-        def on_line(line: bytes) -> None:
-            message = json.loads(line)
-            if "progress" in message:
-                progress(Progress(**message["progress"]))
-            else:
-                last.update(message)
-
+        environment = self._environment(places)
         try:
-            ended = await run_child(
-                module_command("worker"),
+            return await ask(
+                "worker",
                 request,
-                environment=child_environment(
-                    RATTLER_CACHE_DIR=str(self._repodata), **s3_variables(places), **self._access.environment
-                ),
+                environment=environment,
                 timeout_s=self._timeout_s,
-                on_line=on_line,
+                progress=progress,
+                started=await self._started(environment),
             )
         except TimeoutError:
             raise InstallError(
@@ -135,32 +142,32 @@ class WorkerEngine:
                 hint="Try again (what was fetched is kept), or raise MCP_CONDA_RUN_INSTALL_TIMEOUT_S.",
                 code="install-timeout",
             ) from None
-        if ended.stderr:
-            log.debug("The engine's worker wrote: %s", ended.stderr)
-        if "error" in last:
-            raise as_exception(last["error"])
-        if "result" not in last:
-            raise crashed(ended)
-        return last["result"]
+
+    def _environment(self, places: Sequence[str] = ()) -> dict[str, str]:
+        """Return the environment variables of a worker that has to do with channels and archives at these places."""
+        return child_environment(
+            RATTLER_CACHE_DIR=str(self._repodata), **s3_variables(places), **self._access.environment
+        )
+
+    async def _started(self, environment: Mapping[str, str]) -> Child | None:
+        """Return a worker that was expected to be needed, if there is one that fits."""
+        if not self._expecting:
+            return None
+        starting = self._expecting.pop(0)
+        try:
+            child = await asyncio.shield(starting)
+        except HostError:
+            return None
+        except asyncio.CancelledError:
+            await _end(starting)
+            raise
+        if child.environment == environment and child.process.returncode is None:
+            return child
+        await child.end()
+        return None
 
 
-def absolute(path: Path) -> str:
-    """Return the path as the worker needs it, without following links."""
-    return str(path.absolute())
-
-
-def as_exception(error: Mapping[str, str]) -> InstallError | HostError:
-    """Return the error that the worker described."""
-    kind = InstallError if error["kind"] == "install" else HostError
-    return kind(error["message"], hint=error["hint"], details=error["details"], code=error["code"])
-
-
-def crashed(ended: Ended) -> HostError:
-    """Return the error for a worker that ended without an answer."""
-    how = f"signal {-ended.returncode}" if ended.returncode < 0 else f"exit code {ended.returncode}"
-    return HostError(
-        f"The package engine's process died ({how}).",
-        hint="Try again; if a signal 9 ended it, the machine may be out of memory.",
-        details="\n".join(ended.stderr.splitlines()[-5:]),
-        code="engine-crashed",
-    )
+async def _end(starting: asyncio.Task[Child]) -> None:
+    """End a worker that is not needed."""
+    with suppress(HostError):
+        await (await asyncio.shield(starting)).end()

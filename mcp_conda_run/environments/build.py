@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,17 @@ async def build_environment(
         store.forget(key)
         prefix = store.prefix(key)
         try:
-            if base is not None:
-                with host_errors("The environment cannot be made"):
-                    await asyncio.to_thread(clone_prefix, base.prefix, prefix, for_environment=True)
             added = [package for package in packages if wheels is not None and package.manager == "pypi"]
-            installing = _install_conda(engine, [p for p in packages if p not in added], base, prefix, progress)
-            facts = await _installed(
-                installing, prefix, python_is_there=base is not None and _same_python(base, packages)
-            )
+            conda = [package for package in packages if package not in added]
+            changes = base is None or environment_key(conda) not in {base.key, environment_key(base.packages)}
+            async with engine.expected() if changes else nullcontext():
+                if base is not None:
+                    with host_errors("The environment cannot be made"):
+                        await asyncio.to_thread(clone_prefix, base.prefix, prefix, for_environment=True)
+                installing = _install_conda(engine, conda, prefix, progress) if changes else _nothing()
+                facts = await _installed(
+                    installing, prefix, python_is_there=base is not None and _same_python(base, packages)
+                )
             if wheels is not None:
                 await wheels.install(added, prefix, facts["version"], progress)
             environment = await _finish(key, prefix, packages, facts, progress)
@@ -112,18 +116,16 @@ async def _installed(installing: Awaitable[None], prefix: Path, *, python_is_the
 
 
 async def _install_conda(
-    engine: Engine,
-    packages: Sequence[LockedPackage],
-    base: Environment | None,
-    prefix: Path,
-    progress: ProgressCallback,
+    engine: Engine, packages: Sequence[LockedPackage], prefix: Path, progress: ProgressCallback
 ) -> None:
-    """Make the prefix hold conda's packages, unless it is the clone of one that does."""
-    if base is not None and environment_key(packages) in {base.key, environment_key(base.packages)}:
-        return
+    """Make the prefix hold conda's packages."""
     with host_errors("The environment cannot be made"):
         await asyncio.to_thread(_drop_bytecode, prefix, {package.url for package in packages})
     await engine.install(packages, prefix, progress)
+
+
+async def _nothing() -> None:
+    """The prefix is the clone of one that holds the packages."""
 
 
 def _drop_bytecode(prefix: Path, staying: Collection[str]) -> None:
