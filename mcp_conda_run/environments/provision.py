@@ -1,34 +1,33 @@
 """From a template and a plan to an environment: lock, solve, build, each done once for all callers.
 
-The only part of this room that `runtime.py` talks to. A build belongs to nobody: the callers who want the same set wait
-for the same task, and a caller who goes away does not stop it. `close` ends what is still going on.
+The only part of this room that `runtime.py` talks to. What is solved comes from `solutions.py`; builds are shared by
+all who want them, in `jobs.py`. `close` ends what is still going on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-import math
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..conda.access import Access
-from ..conda.engine import Engine, SolveRequest, current_platform
+from ..conda.engine import Engine, current_platform
 from ..conda.lockfile import read_lock
 from ..conda.locking import Locker
 from ..conda.mirrors import mirrors_of
 from ..conda.pypi import WheelInstaller
 from ..conda.trust import trust_variables
-from ..errors import InstallError
-from ..models import Environment, LockedPackage, Plan, PlannedPackage, Progress, ProgressCallback
+from ..models import Environment, LockedPackage, Plan, PlannedPackage, ProgressCallback
 from ..settings import Settings
 from .adopt import adopt
 from .build import build_environment
 from .care import after_build
+from .jobs import Jobs
 from .prefixes import state_key
+from .solutions import Solutions
 from .store import Store, environment_key
 from .template_locking import TemplateLocker, pip_is_off
 from .template_locks import serving_lock
@@ -82,7 +81,8 @@ class Provisioner:
             build=lambda packages, progress: self._build(packages, packages, progress),
             platform=self._platform,
         )
-        self._jobs: dict[str, _Job] = {}
+        self._solutions = Solutions(settings, store, engine, self._platform)
+        self._jobs = Jobs()
         self._known: dict[Path, tuple[int, Environment]] = {}
 
     @property
@@ -125,7 +125,7 @@ class Provisioner:
             self._check_wheels(template, packages)
             return await self._build_locked(packages, tell)
 
-        environment = await self._shared(f"template {lock}", make, progress)
+        environment = await self._jobs.shared(f"template {lock}", make, progress)
         return Provided(environment, _as_locked(template, environment), built=True, notes=notes)
 
     async def _adopted(self, template: Template, progress: ProgressCallback) -> Provided:
@@ -139,7 +139,7 @@ class Provisioner:
         async def make(tell: ProgressCallback) -> Environment:
             return await adopt(self._store, template.path, key, tell)
 
-        environment = await self._shared(f"environment {key}", make, progress)
+        environment = await self._jobs.shared(f"environment {key}", make, progress)
         return Provided(environment, _as_locked(template, environment), built=True)
 
     async def extended(
@@ -179,7 +179,7 @@ class Provisioner:
         async def make(tell: ProgressCallback) -> Environment:
             return await self._build(packages, packages, tell, wheels=wheels)
 
-        environment = await self._shared(f"environment {key}", make, progress)
+        environment = await self._jobs.shared(f"environment {key}", make, progress)
         return Provided(environment, template, built=True)
 
     async def solution(
@@ -192,7 +192,7 @@ class Provisioner:
         """
         if not (alone or plan.python or any(package.manager == "conda" for package in plan.packages)):
             return ()
-        packages, _ = await self._solve_plan(base, plan, progress, alone=alone)
+        packages, _ = await self._solutions.of_plan(base.environment, base.template, plan, progress, alone=alone)
         return _added(base.environment, packages)
 
     async def foreseen(
@@ -207,14 +207,14 @@ class Provisioner:
         if not wanted:
             return ()
         question = hashlib.sha256(f"{self._wheels.question(wanted, base.environment)} {alone}".encode()).hexdigest()
-        wheels = self._store.solution(question[:32], self._max_age_s)
+        wheels = self._solutions.remembered(question[:32])
         if wheels is None:
             wheels = await self._wheels.foresee(wanted, base.environment, progress, alone=alone)
-            self._store.remember_solution(question[:32], wheels)
+            self._solutions.remember(question[:32], wheels)
         return wheels
 
     async def _with_conda(self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool) -> Provided:
-        solved, relaxed = await self._solve_plan(base, plan, progress, alone=alone)
+        solved, relaxed = await self._solutions.of_plan(base.environment, base.template, plan, progress, alone=alone)
         own_wheels = () if alone else _wheels_beside(base.environment, solved)
         packages = (*solved, *own_wheels)
         key = environment_key(packages) if alone else _key(base.template, packages)
@@ -232,17 +232,17 @@ class Provisioner:
             own = self._wheels if own_wheels else None
             return await self._build(packages, added, tell, base=cloned, wheels=own, key=key)
 
-        environment = await self._shared(f"environment {key}", make, progress)
+        environment = await self._jobs.shared(f"environment {key}", make, progress)
         return Provided(environment, base.template, added, built=True, notes=notes)
 
     async def _with_wheels(
         self, base: Provided, wanted: Sequence[PlannedPackage], progress: ProgressCallback
     ) -> Provided:
         question = self._wheels.question(wanted, base.environment)
-        wheels = self._store.solution(question, self._max_age_s)
+        wheels = self._solutions.remembered(question)
         if wheels is None:
             wheels = await self._wheels.resolve(wanted, base.environment, progress)
-            self._store.remember_solution(question, wheels)
+            self._solutions.remember(question, wheels)
         if not wheels:
             return base
         packages = (*base.environment.packages, *wheels)
@@ -253,7 +253,7 @@ class Provisioner:
             cloned = None if _has_wheels(base.environment.packages) else base.environment
             return await self._build(packages, wheels, tell, base=cloned, wheels=self._wheels, key=key)
 
-        environment = ready or await self._shared(f"environment {key}", make, progress)
+        environment = ready or await self._jobs.shared(f"environment {key}", make, progress)
         return replace(base, environment=environment, added=(*base.added, *wheels), built=base.built or ready is None)
 
     def lock_path(self, template: Template) -> Path:
@@ -275,10 +275,7 @@ class Provisioner:
 
     async def close(self) -> None:
         """End every build that is still going on; nothing of them stays."""
-        jobs = list(self._jobs.values())
-        for job in jobs:
-            job.task.cancel()
-        await asyncio.gather(*(job.task for job in jobs), return_exceptions=True)
+        await self._jobs.close()
 
     async def _build_locked(self, packages: Sequence[LockedPackage], progress: ProgressCallback) -> Environment:
         """Make what a lock pins; its wheels go on top of what locking has installed to resolve them, if it has."""
@@ -291,60 +288,6 @@ class Provisioner:
         """Refuse a template with packages of PyPI where these are switched off."""
         if self._settings.pip == "off" and _has_wheels(packages):
             raise pip_is_off(template)
-
-    # --- solving --------------------------------------------------------------------------------------------------
-
-    @property
-    def _max_age_s(self) -> float:
-        """Return how old a solution may be: offline there will be no newer one."""
-        return math.inf if self._settings.offline else self._settings.solution_max_age_s
-
-    def _question(self, base: Provided, plan: Plan, *, alone: bool) -> SolveRequest:
-        """Return what to solve: the plan's specs on top of the template's, or beside a Python of the same line."""
-        minor = ".".join(base.environment.python_version.split(".")[:2])
-        wanted = [package.spec for package in plan.packages if package.manager == "conda"]
-        if plan.python or alone:
-            wanted.append(f"python {plan.python or f'={minor}'}")
-        channels = (*base.template.channels, *(name for name in plan.channels if name not in base.template.channels))
-        return SolveRequest(
-            specs=wanted if alone else [*base.template.specs, *wanted],
-            channels=channels,
-            platform=self._platform,
-            pinned=() if alone else [p for p in base.environment.packages if p.manager == "conda"],
-            exclude_newer=self._settings.exclude_newer,
-            offline=self._settings.offline,
-        )
-
-    async def _solve_plan(
-        self, base: Provided, plan: Plan, progress: ProgressCallback, *, alone: bool
-    ) -> tuple[tuple[LockedPackage, ...], tuple[str, ...]]:
-        """Return the packages, and a note where builds that the plan prefers could not be had."""
-        try:
-            return await self._solve(self._question(base, plan, alone=alone), progress), ()
-        except InstallError as error:
-            preferred = [package for package in plan.packages if package.fallback]
-            if error.code != "unsatisfiable" or not preferred:
-                raise
-        packages = tuple(replace(item, spec=item.fallback or item.spec) for item in plan.packages)
-        solved = await self._solve(self._question(base, replace(plan, packages=packages), alone=alone), progress)
-        names = ", ".join(package.spec for package in preferred)
-        return solved, (f"There is no set of packages with {names}; other builds or versions were taken.",)
-
-    async def _solve(self, request: SolveRequest, progress: ProgressCallback) -> tuple[LockedPackage, ...]:
-        """Return the packages; what was solved before is not solved again for some time."""
-        question = _digest(request)
-        remembered = self._store.solution(question, self._max_age_s)
-        if remembered is not None:
-            return remembered
-        progress(Progress("solve", f"solving for {', '.join(request.specs)}"))
-        try:
-            packages = await self._engine.solve(request, progress)
-        except InstallError as error:
-            if error.code != "unsatisfiable" or not request.pinned:
-                raise
-            packages = await self._engine.solve(replace(request, pinned=()), progress)
-        self._store.remember_solution(question, packages)
-        return packages
 
     # --- building -------------------------------------------------------------------------------------------------
 
@@ -367,8 +310,6 @@ class Provisioner:
         await asyncio.to_thread(after_build, self._store, self._settings, added)
         return environment
 
-    # --- sharing --------------------------------------------------------------------------------------------------
-
     def _ready_base(self, lock: Path) -> Environment | None:
         """Return the environment of a lock if it is ready; costs one `stat` when it was found before."""
         try:
@@ -384,39 +325,6 @@ class Provisioner:
         if environment is not None:
             self._known[lock] = (stamp, environment)
         return environment
-
-    async def _shared(
-        self, name: str, make: Callable[[ProgressCallback], Awaitable[Environment]], progress: ProgressCallback
-    ) -> Environment:
-        job = self._jobs.get(name)
-        if job is None:
-            job = self._jobs[name] = _Job(make)
-            job.task.add_done_callback(lambda task: self._over(name, task))
-        job.listeners.append(progress)
-        try:
-            return await asyncio.shield(job.task)
-        finally:
-            job.listeners.remove(progress)
-
-    def _over(self, name: str, task: asyncio.Future[Environment]) -> None:
-        del self._jobs[name]
-        if not task.cancelled():
-            task.exception()  # looked at: the callers may all have gone away
-
-
-class _Job:
-    """A build that several callers may wait for; each hears how it goes."""
-
-    def __init__(self, make: Callable[[ProgressCallback], Awaitable[Environment]]) -> None:
-        self.listeners: list[ProgressCallback] = []
-        self.task = asyncio.ensure_future(self._run(make))
-
-    async def _run(self, make: Callable[[ProgressCallback], Awaitable[Environment]]) -> Environment:
-        return await make(self._tell)
-
-    def _tell(self, progress: Progress) -> None:
-        for listener in list(self.listeners):
-            listener(progress)
 
 
 def _as_locked(template: Template, environment: Environment) -> Template:
@@ -465,9 +373,3 @@ def _changed_versions(before: Environment, packages: Sequence[LockedPackage]) ->
         if own.get(package.name, package.version) != package.version
     ]
     return (f"Other versions than the template's were needed: {', '.join(changed)}.",) if changed else ()
-
-
-def _digest(request: SolveRequest) -> str:
-    pinned = environment_key(request.pinned)
-    question = [list(request.specs), list(request.channels), request.platform, pinned, request.exclude_newer]
-    return hashlib.sha256(json.dumps(question).encode()).hexdigest()[:32]
