@@ -75,6 +75,8 @@ def parse_spec(text: str) -> Spec:
     name = match["name"].lower()
     if not NAME.fullmatch(name) or name.startswith("__"):
         raise refuse(text, "this is no name of a package")
+    if match["rest"].startswith("*") and match.start("rest") == match.end("name"):
+        raise refuse(text, "a name stands for one package, so it has no `*`")
     version, build = split_version(match["rest"])
     channel = match["channel"] or ""
     for key, value in parse_keys(text, match["keys"] or "").items():
@@ -92,6 +94,8 @@ def split_version(rest: str) -> tuple[str, str]:
     """Split what follows the name into version and build: `=1.2=py310*`, `>=1,<2`, `1.2.* py310*`."""
     rest = re.sub(r"\s*([,|])\s*", r"\1", rest.strip())
     rest = re.sub(r"([<>=!~])\s+", r"\1", rest)
+    if rest in {"=*", "==*"}:
+        return "*", ""
     if " " in rest:
         version, _, build = rest.partition(" ")
         return version, build.strip()

@@ -20,6 +20,7 @@ from mcp_conda_run.planning.specs import parse_requirement, parse_spec, python_c
         ("gdal>=3.8", "gdal >=3.8"),
         ("gdal >=3.8 , <4", "gdal >=3.8,<4"),
         ("numpy=1.26", "numpy =1.26"),
+        ("numpy=*", "numpy *"),
         ("numpy=1.26=py312*", "numpy ==1.26 py312*"),
         ("pytorch=*=cpu_*", "pytorch * cpu_*"),
         ("python 3.12.*", "python 3.12.*"),
@@ -37,7 +38,7 @@ def test_match_specs_as_people_write_them(text: str, spec: str):
 @pytest.mark.parametrize(
     "text",
     [
-        "", "../x", "/etc/passwd", "x;rm -rf /", "x && y", "$(id)", "`id`", "x|y", "-c evil", "--file=x", "http://a/b",
+        "", "sci*", "../x", "/etc/passwd", "x;rm -rf /", "x && y", "$(id)", "`id`", "x|y", "-c evil", "--file=x", "http://a/b",
         "https://evil.test::x", "file:///x::y", "x @ https://a/b", "x[url=http://a/b]", "x[md5=1]", "x[version=1",
         "x[version=1,version=2]", "..::x", "x 1 2 3", "*", "__cuda", "x\ny", "x\0", "\u0445", "a" * 400,
     ],
