@@ -153,6 +153,8 @@ def load(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        if "\n/// " in f"\n{text}":
+            raise bad_block("another block begins within it; only an empty line or code parts two blocks") from None
         raise bad_block(f"it is not TOML ({str(error)[:120]})") from None
 
 

@@ -133,6 +133,12 @@ def test_two_script_blocks_are_an_error():
         read("# /// script\n# dependencies = []\n# ///\n\n# /// script\n# dependencies = []\n# ///\n")
 
 
+def test_two_blocks_without_a_line_between_them_are_said_to_be_two():
+    block = "# /// script\n# dependencies = []\n# ///\n"
+    with pytest.raises(RequestError, match="another block begins within it"):
+        read(block * 2)
+
+
 def test_a_block_of_another_type_and_an_unclosed_one_are_ignored():
     assert not read("# /// other\n# x\n# ///\n\n# /// script\n# dependencies = ['x']\nimport y").only
 
