@@ -256,7 +256,7 @@ def test_what_the_server_has_in_its_environment_is_not_the_runs(cache: Path, mon
         "import threading\nt = threading.Thread(target=print)\nt.start()\nt.join()\nTrue",
         "import os, tempfile\nos.path.expanduser('~') == os.environ['USERPROFILE'] and tempfile.gettempdir().lower()"
         ".startswith(os.environ['TEMP'].lower())",
-        "import multiprocessing as m\ndef f(x):\n    return x * x\nif __name__ == '__main__':\n"
+        "import multiprocessing as m\ndef f(x):\n    return x * x\nsquares = []\nif __name__ == '__main__':\n"
         "    with m.Pool(2) as p:\n        squares = p.map(f, range(4))\nsquares == [0, 1, 4, 9]",
     ],
 )
