@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from . import scopes
 from .order import Bounds
 from .processes import descendants
-from .scopes import own_scope
 
 PREFIX = "mcp-conda-run-"
 SERVER = "mcp-conda-run-server"
@@ -166,10 +166,12 @@ class Groups:
         """Return where groups can be made, for each kind of bound that can be had; tried out once."""
         if self._places is None:
             self._places = _usable()
-            if len(self._places) < len(CONTROLLERS) and own_scope(sorted({os.getpid(), *descendants(os.getpid())})):
+            ours = [os.getpid(), *descendants(os.getpid())]
+            if len(self._places) < len(CONTROLLERS) and scopes.own_scope(ours):
                 self._places = _usable()
             for parent in {place.parent for place in self._places}:
-                sweep(parent)
+                for place in (parent, *scopes.others(parent)):
+                    sweep(place)
         return self._places
 
     def make(self, bounds: Bounds, spare_processes: int = 0) -> Group | None:

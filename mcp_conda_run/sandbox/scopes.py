@@ -19,7 +19,8 @@ from pathlib import Path
 ROOT = "/sys/fs/cgroup"
 RUNNING = "/run/systemd/system"
 """There where systemd is the machine's first process (sd_booted(3))."""
-TIMEOUT_S = 5.0
+PREFIX, SUFFIX = "mcp-conda-run-", ".scope"
+TIMEOUT_S = 10.0
 MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
 DESCRIPTION = "Runs of mcp-conda-run"
 
@@ -33,7 +34,7 @@ def own_scope(pids: Sequence[int]) -> bool:
     manager = _manager()
     if not manager or not _bounds_can_be_had():
         return False
-    name = f"mcp-conda-run-{os.getpid()}-{secrets.token_hex(4)}.scope"
+    name = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
     try:
         done = subprocess.run(
             [*manager, "call", *MANAGER, "StartTransientUnit", *_arguments(name, pids)],
@@ -46,6 +47,22 @@ def own_scope(pids: Sequence[int]) -> bool:
     except (OSError, subprocess.SubprocessError):
         return False
     return done.returncode == 0 and _arrived(name)
+
+
+def others(scope: str) -> list[str]:
+    """Return the scopes beside one that this function's module has made: other servers', which may be dead by now."""
+    directory, name = os.path.split(scope)
+    if not _is_ours(name):
+        return []
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return [f"{directory}/{other}" for other in names if other != name and _is_ours(other)]
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(PREFIX) and name.endswith(SUFFIX)
 
 
 def _user_bus() -> str:

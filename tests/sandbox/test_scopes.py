@@ -75,6 +75,40 @@ def test_a_server_that_was_started_in_a_terminal_has_groups_for_its_runs():
     assert python(GROUPS) == ["[('memory_bytes', 'cgroup v2'), ('processes', 'cgroup v2')]"]
 
 
+ORPHAN = """
+import os, signal, subprocess, sys
+from mcp_conda_run.sandbox.groups import Groups
+from mcp_conda_run.sandbox.order import Bounds
+group = Groups().make(Bounds(memory_bytes=1 << 30, processes=10))
+orphan = subprocess.Popen(["/bin/sleep", "600"], stdout=subprocess.DEVNULL, start_new_session=True)
+group.add_all([orphan.pid])
+print(orphan.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+SWEEP = """
+from mcp_conda_run.sandbox import groups
+groups.YOUNG_S = 0.0
+groups.Groups().learn()
+"""
+
+
+@pytest.mark.usefixtures("systemd")
+def test_what_a_dead_server_left_in_its_scope_is_ended_by_the_next_server():
+    done = subprocess.run([sys.executable, "-c", ORPHAN], cwd=ROOT, capture_output=True, text=True, check=False)
+    python(SWEEP)
+    state = Path(f"/proc/{done.stdout.strip()}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_scopes_of_other_servers_are_found_and_nothing_else(tmp_path: Path):
+    names = ("mcp-conda-run-1-a.scope", "mcp-conda-run-2-b.scope", "other.scope", "mcp-conda-run-server")
+    for name in names:
+        (tmp_path / name).mkdir()
+    assert scopes.others(str(tmp_path / names[0])) == [str(tmp_path / names[1])]
+    assert scopes.others(str(tmp_path / "other.scope")) == []
+    assert scopes.others(str(tmp_path / "gone" / names[0])) == []
+
+
 def test_without_systemd_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(scopes, "RUNNING", str(tmp_path / "nothing"))
     assert scopes._manager() == []
