@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
 libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 
 X86_64 = platform.machine() == "x86_64"
@@ -101,8 +102,8 @@ def check(result: int, what: str) -> int:
 
 def prctl(option: int, *arguments: int) -> int:
     """Control this process in the way `option` names; every argument is an unsigned long (man 2 prctl)."""
-    padded = (*arguments, 0, 0, 0, 0)[:4]
-    return check(libc.prctl(ctypes.c_int(option), *map(ctypes.c_ulong, padded)), f"prctl({option})")
+    result: int = libc.prctl(option, *(*arguments, 0, 0, 0, 0)[:4])
+    return result if result >= 0 else check(result, f"prctl({option})")
 
 
 # --- processes

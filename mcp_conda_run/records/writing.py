@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -29,10 +29,12 @@ from .shelf import Bounds, Shelf
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 128
+MAX_WAITING = 2048
+MAX_WAITING_BYTES = 64 * MEBIBYTE
 MAX_CODE = 512 * 1024
 MAX_GIVEN = 64 * 1024
-PRUNE_EVERY = 50
+PRUNE_EVERY = 200
+KNOWN_ENVIRONMENTS = 50
 CLOSE_S = 10.0
 LIMITS: tuple[LimitName, ...] = get_args(LimitName)
 SETTINGS = ("exclude_newer", "pip", "pip_cooldown_days", "pip_min_age_days", "online_maps", "mount")
@@ -75,16 +77,23 @@ class Recorder:
     shelf: Shelf
     around: Surroundings
     _waiting: queue.SimpleQueue[tuple[Draft, RunResult] | None] = field(default_factory=queue.SimpleQueue)
+    _waiting_bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
     _inputs: InputDigests = field(default_factory=InputDigests)
-    _packages: dict[str, tuple[LockedPackage, ...]] = field(default_factory=dict)
+    _known: dict[str, _Contents] = field(default_factory=dict)
     _written: int = 0
 
     def keep(self, draft: Draft, result: RunResult) -> None:
         """Have a run written down; returns at once."""
         if not self.settings.records:
             return
-        if self._waiting.qsize() >= MAX_WAITING:
+        result = replace(result, figures=())
+        size = _size(draft, result)
+        with self._lock:
+            room = self._waiting.qsize() < MAX_WAITING and self._waiting_bytes + size <= MAX_WAITING_BYTES
+            self._waiting_bytes += size if room else 0
+        if not room:
             log.warning("The run %s is not on record: too many others wait to be written.", result.run_id)
             return
         self._waiting.put((draft, result))
@@ -110,6 +119,8 @@ class Recorder:
                 log.warning("The run %s is not on record: %s", next_[1].run_id, error)
             except Exception:
                 log.exception("The run %s is not on record", next_[1].run_id)
+            with self._lock:
+                self._waiting_bytes -= _size(*next_)
 
     def _bounds(self) -> Bounds:
         return Bounds(self.settings.records, self.settings.records_days, self.settings.records_mb * MEBIBYTE)
@@ -127,7 +138,7 @@ class Recorder:
             given=self._given(draft.request),
             requested=draft.request.packages,
             plan=result.plan.packages,
-            packages=self._environment(result.environment),
+            packages=self._contents(result.environment).packages,
             place=self._place(draft.request, result, mounts),
             inputs=inputs,
             outcome=_outcome(result),
@@ -162,7 +173,7 @@ class Recorder:
             specs=specs,
             channels=tuple(redact(channel) for channel in (*channels, *result.plan.channels)),
             environment=result.environment,
-            beside=self._beside(result.environment),
+            beside=self._contents(result.environment).beside,
             engine=self.around.engine,
             tier=isolation.tier if isolation is not None else "",
             network=isolation.network if isolation is not None else "",
@@ -171,22 +182,30 @@ class Recorder:
             path=str(mounts[0].source) if mounts and self.settings.path is not None else "",
         )
 
-    def _beside(self, key: str) -> tuple[str, ...]:
-        """Return the names of what brings modules to an environment and is none of its packages."""
-        environment = self.around.environment(key) if key else None
-        if environment is None:
-            return ()
-        return tuple(sorted({*environment.modules.values()} - {package.name for package in environment.packages}))
-
-    def _environment(self, key: str) -> tuple[LockedPackage, ...]:
-        """Return the packages of an environment, their addresses without credentials; empty if it is gone."""
-        if key and key not in self._packages:
-            environment = self.around.environment(key)
+    def _contents(self, key: str) -> _Contents:
+        """Return what an environment consists of; nothing if it is gone."""
+        if key not in self._known:
+            environment = self.around.environment(key) if key else None
             if environment is None:
-                return ()
-            self._packages.clear() if len(self._packages) > PRUNE_EVERY else None
-            self._packages[key] = tuple(without_credentials(package) for package in environment.packages)
-        return self._packages.get(key, ())
+                return _Contents()
+            self._known.clear() if len(self._known) >= KNOWN_ENVIRONMENTS else None
+            beside = {*environment.modules.values()} - {package.name for package in environment.packages}
+            self._known[key] = _Contents(tuple(map(without_credentials, environment.packages)), tuple(sorted(beside)))
+        return self._known[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """The packages of an environment, their addresses without credentials, and what else brings modules to it."""
+
+    packages: tuple[LockedPackage, ...] = ()
+    beside: tuple[str, ...] = ()
+
+
+def _size(draft: Draft, result: RunResult) -> int:
+    """Return about how much memory a run that waits to be written takes."""
+    texts = (result.output, result.stdout, result.stderr, result.value.text if result.value is not None else "")
+    return sum(map(len, texts)) + (len(draft.source.code) if draft.source is not None else 0)
 
 
 def without_credentials(package: LockedPackage) -> LockedPackage:

@@ -303,11 +303,12 @@ async def readable(end: socket.socket) -> None:
         if not ready.done():
             ready.set_result(None)
 
-    loop.add_reader(end, set_ready)
+    descriptor = end.fileno()  # asyncio would describe a socket, with its names, in an error that it catches
+    loop.add_reader(descriptor, set_ready)
     try:
         await ready
     finally:
-        loop.remove_reader(end)
+        loop.remove_reader(descriptor)
 
 
 def exit_from_status(status: int, limit: str) -> Exit:
