@@ -46,6 +46,8 @@ CRASHES = {
     KILLED: "SIGKILL",
 }
 """Exit codes (ntstatus.h) that stand for what ends a process by a signal elsewhere."""
+FIRST_STATUS, LAST_STATUS = 0x8000_0000, 0xDFFF_FFFF
+"""Other codes that the system gives, for warnings and errors; those above are programs' own, or negative ones."""
 
 
 class JobTier(CloneTier):
@@ -127,8 +129,10 @@ class JobEnclosure:
 
     def exit(self, code: int) -> Exit:
         """Return how the main process ended."""
-        name = CRASHES.get(code & 0xFFFF_FFFF, "")
-        return Exit(None, name) if name else Exit(code)
+        status = code & 0xFFFF_FFFF
+        if status in CRASHES:
+            return Exit(None, CRASHES[status])
+        return Exit(None, f"status {status:#x}") if FIRST_STATUS <= status <= LAST_STATUS else Exit(code)
 
     def kill(self) -> None:
         """Kill everything in the job."""

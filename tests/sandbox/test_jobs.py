@@ -161,8 +161,13 @@ def test_a_crash_is_told_by_the_name_that_it_has_elsewhere(code: int, signal: st
     assert (exit_.code, exit_.signal) == (None, signal)
 
 
-def test_an_exit_code_stays_one():
-    assert jobs.JobEnclosure.exit(object.__new__(jobs.JobEnclosure), 3).code == 3
+def test_a_code_of_the_system_that_has_no_name_is_no_exit_code():
+    assert jobs.JobEnclosure.exit(object.__new__(jobs.JobEnclosure), 0xC0000142).signal == "status 0xc0000142"
+
+
+@pytest.mark.parametrize("code", [3, 0xFFFFFFFF])
+def test_an_exit_code_stays_one(code: int):
+    assert jobs.JobEnclosure.exit(object.__new__(jobs.JobEnclosure), code).code == code
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
