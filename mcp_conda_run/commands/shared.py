@@ -65,10 +65,16 @@ def set_everywhere(options: list[str] | None) -> None:
 
 
 def settings_from(**command_line: object) -> Settings:
-    """Return the settings with what the command's own options say; None counts as not given."""
+    """Return the settings with what the command's own options say; None counts as not given.
+
+    Raises:
+        RequestError: two options exclude each other.
+    """
     from ..settings import load_settings
 
     given = {name: value for name, value in command_line.items() if value is not None}
+    if {"prefix", "template"} <= given.keys():
+        raise RequestError("Runs start from an environment or from a template.", hint="Leave out one of the options.")
     return load_settings(**{**_everywhere, **given})
 
 
@@ -82,7 +88,7 @@ def mount_settings(options: list[str] | None) -> dict[str, object]:
 def conda_settings(
     engine: str | None, micromamba: Path | None, use_condarc: bool | None, prefix: Path | None, name: str | None
 ) -> dict[str, object]:
-    """Return the settings that the options for the conda world stand for.
+    """Return the settings that the options for the conda world stand for; who names a micromamba wants it used.
 
     Raises:
         RequestError: an environment is asked for in two ways.
@@ -90,6 +96,7 @@ def conda_settings(
     if prefix is not None and name is not None:
         raise RequestError("--prefix and --name ask for the same thing.", hint="Give one of them.")
     where = name if prefix is None else str(prefix.expanduser().absolute())
+    engine = engine or ("micromamba" if micromamba is not None else None)
     return {"engine": engine, "micromamba": micromamba, "use_condarc": use_condarc, "prefix": where}
 
 
