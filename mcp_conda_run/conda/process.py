@@ -44,6 +44,7 @@ PASSED_ON: tuple[str, ...] = (
 )
 if WINDOWS:  # without these, programs there find neither their libraries nor a place for temporary files
     PASSED_ON = (*PASSED_ON, "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "TEMP", "TMP", "USERPROFILE", "PATHEXT")
+    PASSED_ON = (*PASSED_ON, "PROCESSOR_ARCHITECTURE", "NUMBER_OF_PROCESSORS")  # what Python's platform module asks
 PASSED_ON_PREFIX = "CONDA_OVERRIDE_"
 S3_PREFIX = "AWS_"
 PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
