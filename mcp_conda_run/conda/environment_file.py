@@ -7,6 +7,7 @@ the form `# imports: numpy, osgeo` say what a template is for; conda, micromamba
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 
 from ..errors import SettingsError
+from .redact import redact
 from .safe_yaml import LOADER, UnusableYaml, load_text, read_text
 
 MAX_ENVIRONMENT_BYTES = 1024 * 1024
@@ -76,6 +78,7 @@ def read_environment(path: Path) -> EnvironmentFile:
     dependencies = [entry for entry in entries if not isinstance(entry, dict)] if sections else entries
     if not dependencies or not is_text_list(dependencies):
         raise malformed_environment(path, "`dependencies` is not a list of match specs")
+    refuse_addresses(dependencies, path)
     pip = pip_section(sections, path)
     conda_text = without_pip_section(text, path) if sections else text
     if sections and "pip" not in {str(entry).split("=")[0].strip() for entry in dependencies}:
@@ -164,6 +167,22 @@ def malformed_environment(path: Path, reason: str) -> SettingsError:
         hint="It needs `channels` and `dependencies`, as conda's environment.yml files have them.",
         code="bad-template",
     )
+
+
+def refuse_addresses(dependencies: Iterable[str], path: Path) -> None:
+    """Refuse what a command line would take for an option, a file or an address: packages come by name.
+
+    Raises:
+        SettingsError: one of them is such.
+    """
+    for text in dependencies:
+        channel, bound, rest = text.strip().partition("::")
+        if channel.startswith(("-", "@", "/", ".", "~")) or "://" in (rest if bound else channel):
+            raise SettingsError(
+                f"The environment file {path} asks for {redact(text)[:80]!r}, which is no match spec.",
+                hint="Under `dependencies`, write `name`, `name=1.2` or `channel::name>=1.2`.",
+                code="bad-spec",
+            )
 
 
 def is_text_list(value: Any) -> bool:

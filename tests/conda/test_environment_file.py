@@ -39,6 +39,19 @@ def test_a_comment_that_cannot_be_meant_is_refused(write: Write, comment: str) -
 
 
 @pytest.mark.parametrize(
+    "spec", ["https://h.invalid/x-1-0.conda", "--help", "/tmp/x-1-0.conda", "./x.conda", "c::https://h/x", "@EXPLICIT"]
+)
+def test_packages_come_by_name_never_by_address(write: Write, spec: str) -> None:
+    with pytest.raises(SettingsError, match="no match spec"):
+        read_environment(write(f"dependencies: [python, '{spec}']\n"))
+
+
+def test_a_package_may_be_bound_to_a_channel_by_address(write: Write) -> None:
+    spec = "https://h.invalid/channel::six"
+    assert read_environment(write(f"dependencies: ['{spec}']\n")).dependencies == (spec,)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "dependencies:\n  - python\n  - pip:\n      - humanize ==4.12\n",
