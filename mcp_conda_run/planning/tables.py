@@ -78,6 +78,7 @@ class Tables:
         namespaces: root, or dotted root, of imports that many packages share -> what the packages' names begin with.
         bare: those of them whose own package brings none of the parts that are not named for it.
         same: imports, `spelled`, that a package of the same name brings, in the channel or on PyPI.
+        begins: how the modules of one project begin -> that project, by the same name in the channel.
         renamed: PyPI name -> conda names, where no import says that they differ.
         wrong: names on PyPI that people take for the project of an import, and are not.
         honest: imports that another project's name is, too, which people may well want by that name.
@@ -90,6 +91,7 @@ class Tables:
     namespaces: Mapping[str, tuple[str, ...]]
     bare: frozenset[str]
     same: frozenset[str]
+    begins: Mapping[str, str]
     renamed: Mapping[str, tuple[str, ...]]
     wrong: tuple[str, ...]
     honest: tuple[str, ...]
@@ -111,7 +113,8 @@ class Tables:
                 if length > 1 and spelled(name) in self.same:
                     project = spelled(name).replace(".", "-")
                     return prefix, Entry(tuple(dict.fromkeys((project, spelled(name)))), pypi=project)
-        return None
+        project = next((project for begin, project in self.begins.items() if parts[0].startswith(begin)), "")
+        return (parts[0], Entry((project,), pypi=project)) if project else None
 
     def namespace(self, module: str) -> str:
         """Return the longest namespace root that a module stands under, or an empty string."""
@@ -205,6 +208,7 @@ def load_tables() -> Tables:
         namespaces={key: names(value) for key, value in namespaces.items()},
         bare=frozenset(lists["bare"]),
         same=frozenset(spelled(same).split()),
+        begins=names_document["begins"],
         renamed={key: names(value) for key, value in lists["projects"].items()},
         wrong=names(lists["wrong"]),
         honest=names(lists["honest"]),

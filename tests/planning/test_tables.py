@@ -115,6 +115,12 @@ def test_a_version_in_a_name_that_nothing_is_known_of_says_nothing():
     assert load_tables().entry("nosuch.part_v1") is None
 
 
+def test_modules_that_begin_as_those_of_one_project_do_come_from_it():
+    entry = load_tables().entry("volcenginesdksomethingnew.api")
+    assert entry is not None
+    assert (entry[0], entry[1].pypi) == ("volcenginesdksomethingnew", "volcengine-python-sdk")
+
+
 def test_an_unknown_part_of_a_bare_root_is_not_served_by_the_roots_own_package():
     tables = load_tables()
     for root in tables.bare:
