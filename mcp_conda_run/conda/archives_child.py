@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from ..errors import InstallError
 from ..models import LockedPackage, Progress
-from ..portability import path_of
+from ..portability import path_of, replace_file
 from .faults import checksum_mismatch, explain_install, explain_os_error, offline_missing
 from .records import check_installable, from_json
 from .redact import redact
@@ -80,7 +80,7 @@ async def fetch_one(package: LockedPackage, path: Path, client: Any) -> None:
             await download_to_path(client, package.url, half)
         if await asyncio.to_thread(digest_of, half) != package.sha256:
             raise checksum_mismatch(package.name)
-        half.replace(path)
+        replace_file(half, path)
     except FileNotFoundError:
         raise InstallError(
             f"The archive of {package.name} is not there: {redact(package.url)}.",

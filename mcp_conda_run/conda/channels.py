@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from ..errors import InstallError, SettingsError
 from ..models import PackageFacts
+from ..portability import replace_file
 from .engine import Engine
 
 log = logging.getLogger(__name__)
@@ -201,7 +202,7 @@ def write_json(path: Path, document: Any) -> None:
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(document, file)
-            Path(temporary).replace(path)
+            replace_file(Path(temporary), path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise

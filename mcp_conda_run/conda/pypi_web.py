@@ -19,6 +19,7 @@ from typing import BinaryIO, Self
 import httpx2
 
 from ..errors import CondaRunError
+from ..portability import replace_file
 from .faults import checksum_mismatch, explain_os_error, offline_missing
 from .pypi_faults import timed_out, unreachable
 from .redact import redact
@@ -97,7 +98,7 @@ class Web:
                 digest = self._download_into(file, url, heard)
             if digest != sha256:
                 raise checksum_mismatch(target.name)
-            temporary.replace(target)
+            replace_file(temporary, target)
         except NotThereError:
             raise unreachable(url, "the file is not there any more") from None
         except OSError as error:

@@ -22,6 +22,7 @@ from ..conda.locking import Locker
 from ..conda.pypi import WheelInstaller
 from ..errors import InstallError, RequestError
 from ..models import Environment, LockedPackage, PlannedPackage, ProgressCallback
+from ..portability import replace_file
 from ..settings import Settings
 from .store import host_errors
 from .templates import Kind, Template
@@ -100,7 +101,7 @@ class TemplateLocker:
             wheels = await self._resolve(template, read_lock(half, self._platform), keep, progress)
             add_wheels(half, self._platform, wheels)
             with host_errors("The lock cannot be written"):
-                half.replace(output)
+                replace_file(half, output)
         finally:
             half.unlink(missing_ok=True)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..errors import RequestError
 from ..models import LockedPackage
+from ..portability import replace_file
 from .record import RunRecord, parse_record
 
 NAME = re.compile(r"(?P<ms>\d{13})-(?P<run_id>[0-9a-f]{16})-(?P<environment>[0-9a-f]{16})\.json")
@@ -133,6 +134,6 @@ def _write(path: Path, text: str) -> None:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(text)
-        temporary.replace(path)
+        replace_file(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
