@@ -80,7 +80,8 @@ import os, signal, subprocess, sys
 from mcp_conda_run.sandbox.groups import Groups
 from mcp_conda_run.sandbox.order import Bounds
 group = Groups().make(Bounds(memory_bytes=1 << 30, processes=10))
-orphan = subprocess.Popen(["/bin/sleep", "600"], stdout=subprocess.DEVNULL, start_new_session=True)
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+orphan = subprocess.Popen(["/bin/sleep", "600"], start_new_session=True, **quiet)
 group.add_all([orphan.pid])
 print(orphan.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
