@@ -9,6 +9,7 @@ import pytest
 
 from mcp_conda_run.environments.activation import activation_variables
 
+windows = pytest.mark.skipif(os.name != "nt", reason="batch files are run by cmd.exe")
 posix = pytest.mark.skipif(os.name != "posix", reason="activation scripts are sourced by a POSIX shell")
 
 
@@ -57,3 +58,13 @@ def test_a_script_cannot_change_the_search_path_or_preload_a_library(tmp_path: P
 def test_a_value_with_newlines_survives(tmp_path: Path):
     write(tmp_path, "activate.d/a.sh", "export TEXT='one\ntwo=three'\n")
     assert activation_variables(tmp_path)["TEXT"] == "one\ntwo=three"
+
+
+@windows
+def test_batch_files_see_the_prefix_and_what_they_set_is_taken(tmp_path: Path):
+    write(tmp_path, "activate.d/a.bat", '@set "GDAL_DATA=%CONDA_PREFIX%\\Library\\share"\n@echo noise\n@exit /b 3\n')
+    write(tmp_path, "activate.d/b.bat", '@set "PATH=elsewhere"\n@set "B=2"\n')
+    found = activation_variables(tmp_path)
+    assert found["GDAL_DATA"] == f"{tmp_path}\\Library\\share"
+    assert found["B"] == "2"
+    assert not {"PATH", "PROMPT"} & set(found)
