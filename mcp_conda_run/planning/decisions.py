@@ -188,7 +188,7 @@ class Planning:
     async def _explain(self, undecided: Sequence[Wanted]) -> None:
         """Say why nothing is installed for an import, with what may have been meant."""
         open_ones = []
-        named = {canonicalize_name(name) for _, name in self.packages}
+        named = {canonicalize_name(package.name) for package in self.packages.values()}
         for one in undecided:
             if canonicalize_name(one.module.partition(".")[0]) in named:
                 continue  # asked for by the name that the import has, too
@@ -244,7 +244,12 @@ class Planning:
             self.notes.append(f"{package.name} is left out: {verdict.reason}.")
             return
         name = canonicalize_name(package.name) if package.manager == "pypi" else package.name
-        self.packages.setdefault((package.manager, name), package)
+        have = self.packages.get((package.manager, name))
+        by_name = have is not None and have.decision in BY_NAME and package.decision in BY_NAME
+        if have is not None and by_name and package.spec not in {have.spec, package.name}:
+            self.packages[package.manager, f"{name} {package.spec}"] = package  # versions must suit all that was said
+        else:
+            self.packages.setdefault((package.manager, name), package)
 
     def _add_companions(self) -> None:
         """Add the packages without which those of the plan are of no use."""

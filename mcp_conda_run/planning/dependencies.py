@@ -28,15 +28,16 @@ async def with_dependencies(planning: Planning, plan: Plan, wheels: Sequence[Loc
     proposals = {wheel: tuple(planning.resolver.conda_names(wheel.name)) for wheel in wheels if wheel.name not in asked}
     await planning.ask(proposal for found in proposals.values() for proposal in found)
     chosen = {wheel: choose(found, planning.facts) for wheel, found in proposals.items()}
-    packages = {(package.manager, package.name): package for package in plan.packages}
+    packages = list(plan.packages)
     served = set()
     for wheel, found in chosen.items():
         package = dependency(planning, wheel, found[1], sorted(asked)) if found else None
         if package is not None and planning.judge(package).answer is not Answer.NO:
-            packages.setdefault(("conda", package.name), package)
+            if not any((have.manager, have.name) == ("conda", package.name) for have in packages):
+                packages.append(package)
             served.add(wheel)
     left = tuple(wheel for wheel in wheels if wheel not in served)
-    return replace(plan, packages=tuple(packages.values()), solution=left)
+    return replace(plan, packages=tuple(packages), solution=left)
 
 
 def dependency(

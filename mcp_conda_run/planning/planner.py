@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -327,8 +327,9 @@ def add_requested(text: str, declared: Declared, python: str) -> None:
 def still_needed(declared: Declared, environment: Environment) -> tuple[PlannedPackage, ...]:
     """Return what an environment does not have of the declared packages.
 
-    A metadata block is the only truth: if anything in it is missing, all of it is needed.
+    A package that is asked for more than once is needed in a version that suits all. A metadata block is the only
+    truth: if anything in it is missing, all of it is needed.
     """
-    missing: Iterable[PlannedPackage] = (p for p in declared.packages if not has_package(p, environment))
-    missing = tuple(missing)
-    return tuple(declared.packages) if declared.only and missing else missing
+    missing = {(p.manager, p.name) for p in declared.packages if not has_package(p, environment)}
+    everything = bool(declared.only and missing)
+    return tuple(p for p in declared.packages if everything or (p.manager, p.name) in missing)

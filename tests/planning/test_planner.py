@@ -335,6 +335,17 @@ async def test_an_import_of_the_name_of_what_was_asked_for_is_not_unknown(planne
     assert (specs(found), found.unknown) == (["nosuch-thing"], ())
 
 
+async def test_all_that_was_said_of_a_version_counts(planner: Planner, make_index: MakeIndex):
+    found = await plan(planner, "%conda install 'rdkit<3'", make_index("rdkit"), ("rdkit>=2", "rdkit >=2", "rdkit"))
+    assert specs(found) == ["rdkit <3", "rdkit >=2"]
+
+
+def test_a_version_that_the_environment_has_counts_where_another_one_is_asked_for(planner: Planner):
+    environment = make_environment("numpy", packages={"numpy": "2.5.0", "scipy": "1.18"})
+    needs = planner.needs("", environment=environment, packages=["numpy<2.2", "numpy>2.4", "scipy>1"])
+    assert [package.spec for package in needs.declared] == ["numpy <2.2", "numpy >2.4"]
+
+
 async def test_a_mirror_stands_for_conda_forge_and_this_is_said(planner: Planner, make_index: MakeIndex):
     found = await plan(planner, "", make_index("rdkit"), ("conda-forge::rdkit",))
     assert specs(found) == ["rdkit"]
