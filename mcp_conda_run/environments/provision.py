@@ -10,7 +10,9 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ..conda.access import Access
@@ -84,6 +86,7 @@ class Provisioner:
         self._solutions = Solutions(settings, store, engine, self._platform)
         self._jobs = Jobs()
         self._known: dict[Path, tuple[int, Environment]] = {}
+        self._served: set[Path] = set()
 
     @property
     def platform(self) -> str:
@@ -110,9 +113,11 @@ class Provisioner:
         """
         if template.kind is Kind.PREFIX:
             return await self._adopted(template, progress)
-        serving = serving_lock(template, self._store, self._settings, self._platform)
+        find = partial(serving_lock, template, self._store, self._settings, self._platform)
+        serving = find() if template.path in self._served else await asyncio.to_thread(find)
+        self._served.add(template.path)  # from now on it costs a few calls of stat(2)
         lock, notes = serving.path, (serving.note,) if serving.note else ()
-        ready = self._ready_base(lock)
+        ready = self._known_base(lock) or await self._read_base(lock)
         if ready is not None:
             self._check_wheels(template, ready.packages)
             return Provided(ready, _as_locked(template, ready), notes=notes)
@@ -310,18 +315,24 @@ class Provisioner:
         await asyncio.to_thread(after_build, self._store, self._settings, added)
         return environment
 
-    def _ready_base(self, lock: Path) -> Environment | None:
-        """Return the environment of a lock if it is ready; costs one `stat` when it was found before."""
+    def _known_base(self, lock: Path) -> Environment | None:
+        """Return the environment of a lock if it was found before and is still there."""
+        with suppress(OSError):
+            stamp, environment = self._known.get(lock, (0, None))
+            if environment is not None and lock.stat().st_mtime_ns == stamp:
+                self._store.uses.claim(environment.key)
+                if environment.prefix.with_name(f"{environment.key}.json").exists():
+                    return environment
+        return None
+
+    async def _read_base(self, lock: Path) -> Environment | None:
+        """Return the environment of a lock if it is ready."""
         try:
-            stamp = lock.stat().st_mtime_ns
+            stamp = os.stat(lock).st_mtime_ns
         except OSError:
             return None
-        known = self._known.get(lock)
-        if known is not None and known[0] == stamp:
-            self._store.uses.claim(known[1].key)
-            if known[1].prefix.with_name(f"{known[1].key}.json").exists():
-                return known[1]
-        environment = self._store.claim(environment_key(read_lock(lock, self._platform)))
+        packages = await asyncio.to_thread(read_lock, lock, self._platform)
+        environment = self._store.claim(environment_key(packages))
         if environment is not None:
             self._known[lock] = (stamp, environment)
         return environment
