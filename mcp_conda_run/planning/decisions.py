@@ -17,7 +17,7 @@ from ..models import Candidate, FoundImport, ImportContext, PackageFacts, Plan, 
 from .candidates import propose, rank, skeleton
 from .policy import Answer, Policy, Verdict
 from .resolver import Proposal, Resolver, choose
-from .specs import conda_version, parse_requirement
+from .specs import both_requirements, both_specs, conda_version, parse_requirement
 from .tables import Tables
 
 if TYPE_CHECKING:
@@ -245,9 +245,11 @@ class Planning:
             return
         name = canonicalize_name(package.name) if package.manager == "pypi" else package.name
         have = self.packages.get((package.manager, name))
-        by_name = have is not None and have.decision in BY_NAME and package.decision in BY_NAME
-        if have is not None and by_name and package.spec not in {have.spec, package.name}:
-            self.packages[package.manager, f"{name} {package.spec}"] = package  # versions must suit all that was said
+        if have is not None and have.decision in BY_NAME and package.decision in BY_NAME:
+            both = both_requirements if package.manager == "pypi" else both_specs
+            spec = both(have.spec, package.spec)
+            key = (package.manager, name if spec else f"{name} {package.spec}")
+            self.packages[key] = replace(have, spec=spec) if spec else package
         else:
             self.packages.setdefault((package.manager, name), package)
 

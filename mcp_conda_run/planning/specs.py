@@ -147,6 +147,23 @@ def parse_requirement(text: str) -> Requirement:
     return requirement
 
 
+def both_requirements(first: str, second: str) -> str:
+    """Return the requirement that means both of two for one project of PyPI."""
+    one, other = parse_requirement(first), parse_requirement(second)
+    extras = ",".join(sorted(one.extras | other.extras))
+    return f"{one.name}{f'[{extras}]' if extras else ''}{one.specifier & other.specifier}"
+
+
+def both_specs(first: str, second: str) -> str:
+    """Return the match spec that means both of two for one conda package; empty if no single one can say it."""
+    one, other = parse_spec(first), parse_spec(second)
+    versions = [version for version in (one.version, other.version) if version not in {"", "*"}]
+    builds, channels = {one.build, other.build} - {""}, {one.channel, other.channel} - {""}
+    if len(builds) > 1 or len(channels) > 1 or (len(versions) > 1 and any("|" in version for version in versions)):
+        return ""
+    return str(Spec(one.name, ",".join(versions), "".join(builds), "".join(channels)))
+
+
 def conda_version(specifiers: SpecifierSet) -> str:
     """Translate version specifiers of PEP 440 into conda's: `==1.2.*` is `=1.2`, local versions are dropped."""
     parts = []

@@ -336,8 +336,15 @@ async def test_an_import_of_the_name_of_what_was_asked_for_is_not_unknown(planne
 
 
 async def test_all_that_was_said_of_a_version_counts(planner: Planner, make_index: MakeIndex):
-    found = await plan(planner, "%conda install 'rdkit<3'", make_index("rdkit"), ("rdkit>=2", "rdkit >=2", "rdkit"))
-    assert specs(found) == ["rdkit <3", "rdkit >=2"]
+    found = await plan(planner, "%conda install 'rdkit<3'", make_index("rdkit"), ("rdkit>=2", "rdkit"))
+    assert specs(found) == ["rdkit <3,>=2"]
+    found = await plan(planner, "", make_index(), ("pypi:some-thing[a]>1", "pypi:some_thing[b]<3"))
+    assert specs(found) == ["some-thing[a,b]<3,>1"]
+
+
+async def test_what_no_single_spec_can_say_is_two(planner: Planner, make_index: MakeIndex):
+    found = await plan(planner, "", make_index("rdkit"), ("rdkit 1.*|2.*", "rdkit<2.5"))
+    assert specs(found) == ["rdkit 1.*|2.*", "rdkit <2.5"]
 
 
 def test_a_version_that_the_environment_has_counts_where_another_one_is_asked_for(planner: Planner):
