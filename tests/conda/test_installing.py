@@ -72,6 +72,15 @@ async def test_an_existing_prefix_gets_the_difference(engine: Engine, solve: Sol
     assert installed(tmp_path / "prefix") == {"mcr-prefix-1.0-0", "mcr-clib-1.0-0"}
 
 
+async def test_an_environment_with_a_pip_gets_more_and_keeps_its_pip(
+    engine: Engine, solve: Solve, tmp_path: Path
+) -> None:
+    await engine.install(await solve("python", "pip"), tmp_path / "prefix")
+    await engine.install(await solve("python", "pip", "six"), tmp_path / "prefix")
+    assert {"pip", "six"} <= {path.name.rsplit("-", 2)[0] for path in tmp_path.glob("prefix/conda-meta/*.json")}
+    assert list(tmp_path.glob("prefix/lib/python3.*/site-packages/pip/__init__.py"))
+
+
 async def test_another_version_replaces_the_one_that_is_there(engine: Engine, solve: Solve, tmp_path: Path) -> None:
     old = await solve("python", "mcr-two <2")
     await engine.install(old, tmp_path / "prefix")
