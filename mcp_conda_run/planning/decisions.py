@@ -116,6 +116,11 @@ class Planning:
         elif package.manager == "conda" and package.channel and package.channel != DEFAULT_CHANNEL:
             self._add(package)
         elif chosen is not None:
+            if package.manager == "pypi" and (extras := parse_requirement(package.spec).extras):
+                added = ",".join(sorted(extras))
+                self.notes.append(
+                    f"{chosen[1].name} of the channel has no extras: ask by name for what [{added}] adds."
+                )
             self._add(as_conda(package, chosen[1].name))
         elif package.manager == "pypi":
             self._add(package)

@@ -342,6 +342,12 @@ async def test_all_that_was_said_of_a_version_counts(planner: Planner, make_inde
     assert specs(found) == ["some-thing[a,b]<3,>1"]
 
 
+async def test_extras_that_the_channel_does_not_know_are_said(planner: Planner, make_index: MakeIndex):
+    found = await plan(planner, "%pip install 'requests[socks]>=2'", make_index("requests"))
+    assert specs(found) == ["requests >=2"]
+    assert "[socks]" in found.notes[0]
+
+
 async def test_what_no_single_spec_can_say_is_two(planner: Planner, make_index: MakeIndex):
     found = await plan(planner, "", make_index("rdkit"), ("rdkit 1.*|2.*", "rdkit<2.5"))
     assert specs(found) == ["rdkit 1.*|2.*", "rdkit <2.5"]
