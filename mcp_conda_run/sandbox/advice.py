@@ -38,6 +38,8 @@ def advice(found: Probe, *, read: Callable[[str], str] = _read, exists: Callable
     """
     if found.best == "A":
         return ""
+    if found.best == "job":
+        return JOBS
     if sys.platform != "linux":
         return "Run the server on Linux, in a virtual machine or in WSL2, to have runs confined."
     if found.best == "A'":
@@ -45,6 +47,10 @@ def advice(found: Probe, *, read: Callable[[str], str] = _read, exists: Callable
     return _about_knobs(read, has_b=found.best == "B") or _about_containers(exists) or _about_profile(read)
 
 
+JOBS = (
+    "A Job Object bounds runs and ends them, and walls off neither files nor network: the code can do what this user can."
+    " It has been tried under Wine, not yet on real machines. Run the server in WSL2, or on Linux, to have runs confined."
+)
 BY_BUBBLEWRAP = (
     " For tier B, bubblewrap with a profile of its own is enough: `sudo apt install bubblewrap apparmor-profiles`,"
     " `sudo cp /usr/share/apparmor/extra-profiles/bwrap-userns-restrict /etc/apparmor.d/` and `sudo apparmor_parser -r"

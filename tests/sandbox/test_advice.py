@@ -73,3 +73,10 @@ def test_an_old_kernel_gets_a_newer_one_as_advice():
 def test_another_platform_is_told_to_use_linux(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module.sys, "platform", "darwin")
     assert "Linux" in told(Probe({}, {"A": "namespaces are Linux's"}), {})
+
+
+def test_jobs_are_said_to_wall_off_nothing():
+    said = advice(Probe({"job": True}, {"A": "namespaces are Linux's"}))
+    assert "walls off neither files nor network" in said
+    assert "not yet on real machines" in said
+    assert "WSL2" in said
