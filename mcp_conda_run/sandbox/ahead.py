@@ -33,8 +33,8 @@ class Ahead:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether none waits although there was an order that it could have taken."""
-        return self._last is not None and self._channel is None
+        """Whether none waits that could have taken the last order, although one could."""
+        return self._last is not None and (self._channel is None or self._needs(self._last) != self._made)
 
     @property
     def is_waiting(self) -> bool:
@@ -42,13 +42,14 @@ class Ahead:
         return self._channel is not None
 
     def fork(self, spawner: socket.socket) -> None:
-        """Have one waiting for an order like the last.
+        """Have one waiting for an order like the last, and no other.
 
         Args:
             spawner: the spawner's own channel, which is not for it.
         """
+        self.close()
         order = self._last
-        if order is None or order.walls is None:
+        if order is None:
             return
         try:
             ours, theirs = socket.socketpair()
@@ -59,7 +60,7 @@ class Ahead:
             if os.fork() == 0:
                 ours.close()
                 spawner.close()
-                keep_next(theirs, order.bounds, order.walls, self._workshop)
+                keep_next(theirs, order, self._workshop)
         except OSError:
             ours.close()
             self.rest()
@@ -77,17 +78,15 @@ class Ahead:
             descriptors: what came with it.
         """
         self._last = order if self._can_wait_for(order) else None
-        if self._channel is None:
+        if self._channel is None or self._needs(order) != self._made:
             return False
-        fits = self._needs(order) == self._made
         try:
-            if fits:
-                send_order(self._channel, order, descriptors)
+            send_order(self._channel, order, descriptors)
         except OSError:
             return False  # it is gone
         finally:
             self.close()
-        return fits
+        return True
 
     def close(self) -> None:
         """Let the one that waits end; one that has an order goes on."""

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from .enrolling import enroll
 from .mainprocess import Main, start_plain
-from .order import Bounds, Descriptors, Order, Walls, receive_order
+from .order import Bounds, Descriptors, Order, receive_order, rehearse
 from .processes import descendants, kill_all_children, nameless_files, written_bytes
 from .watch import Watch
 
@@ -48,7 +48,7 @@ def keep(order: Order, descriptors: Descriptors, workshop: Workshop | None = Non
     _live(_Keeper(workshop), lambda keeper: keeper.keep(order, descriptors, keeper.start))
 
 
-def keep_next(channel: socket.socket, bounds: Bounds, walls: Walls, workshop: Workshop) -> NoReturn:
+def keep_next(channel: socket.socket, like: Order, workshop: Workshop) -> NoReturn:
     """Make what takes the longest of a run's beginning, wait for its order, and own it; never returns.
 
     That is this process, pid 1 of the run in its namespaces, and the control group: joining one takes the kernel
@@ -56,11 +56,10 @@ def keep_next(channel: socket.socket, bounds: Bounds, walls: Walls, workshop: Wo
 
     Args:
         channel: to the spawner; its end means that there is no run.
-        bounds: those of the run.
-        walls: of an order that needs the same namespaces and identities.
+        like: an order with walls, which needs the same bounds, namespaces and identities.
         workshop: what is there already.
     """
-    _live(_Keeper(workshop), lambda keeper: keeper.keep_next(channel, bounds, walls))
+    _live(_Keeper(workshop), lambda keeper: keeper.keep_next(channel, like))
 
 
 def _live(keeper: _Keeper, life: Callable[[_Keeper], None]) -> NoReturn:
@@ -107,17 +106,20 @@ class _Keeper:
         status, limit = attendance.until_the_end(main, self._lifeline)
         self.report(status=status, limit=limit, memory_bytes=watch.peak_bytes)
 
-    def keep_next(self, channel: socket.socket, bounds: Bounds, walls: Walls) -> None:
+    def keep_next(self, channel: socket.socket, like: Order) -> None:
         """Make what can be made without an order, and wait for it."""
         assert self._workshop is not None  # noqa: S101 - there are walls
-        self._attendance = self._settle(bounds)
+        assert like.walls is not None  # noqa: S101
+        self._attendance = self._settle(like.bounds)
 
         def take(keeper: socket.socket) -> tuple[Order, Descriptors] | None:
             channel.close()  # else the spawner could not see this process end as long as that one lives
+            rehearse(like)
             return receive_order(keeper)
 
-        first = First(walls, self._workshop, take)
+        first = First(like.walls, self._workshop, take)
         enroll(self._attendance.watch.group, lambda: [first.pid])  # if that fails now, it is tried again with the order
+        rehearse(like)
         heard, _, _ = select.select([channel, first.channel], [], [])
         received = receive_order(channel) if first.channel not in heard else None  # it has nothing to say but its end
         channel.close()

@@ -220,6 +220,16 @@ def receive_order(channel: socket.socket) -> tuple[Order, Descriptors] | None:
     return Order(**fields), Descriptors(*descriptors)
 
 
+def rehearse(order: Order) -> None:
+    """Do once what sending and receiving an order takes: a forked process gets its own copy of that memory by it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, open(os.devnull, "rb") as nothing:
+        send_order(ours, order, Descriptors(*[nothing.fileno()] * 4))
+        received = receive_order(theirs)
+        if received is not None:
+            received[1].close()
+
+
 def _receive(channel: socket.socket, length: int) -> bytes:
     parts = []
     while length:
