@@ -48,8 +48,9 @@ def advice(found: Probe, *, read: Callable[[str], str] = _read, exists: Callable
 
 
 JOBS = (
-    "A Job Object bounds runs and ends them, and walls off neither files nor network: the code can do what this user can."
-    " It has been tried under Wine, not yet on real machines. Run the server in WSL2, or on Linux, to have runs confined."
+    "A Job Object bounds runs and ends them, and walls off neither files nor network: the code can do what this user"
+    " can. It has been tried under Wine, not yet on real machines. Run the server in WSL2, or on Linux, to have runs"
+    " confined."
 )
 BY_BUBBLEWRAP = (
     " For tier B, bubblewrap with a profile of its own is enough: `sudo apt install bubblewrap apparmor-profiles`,"
