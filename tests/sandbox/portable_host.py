@@ -29,9 +29,6 @@ class LoopWithoutReadiness(asyncio.SelectorEventLoop):
     def add_reader(self, *_: Any) -> None:
         raise NotImplementedError
 
-    def remove_reader(self, *_: Any) -> bool:
-        raise NotImplementedError
-
 
 class SessionEnclosure:
     """Holds a run by its session and by its mark."""

@@ -39,21 +39,34 @@ def place(installed: Path) -> Place:
     return zygote_place(installed, "own")
 
 
+TIERS: list[PortableTier] = []
+
+
+def new_tier(place: Place) -> PortableTier:
+    """Return a tier, for whose end `on_such_a_loop` waits."""
+    TIERS.append(PortableTier(place.cache))
+    return TIERS[-1]
+
+
 def on_such_a_loop(coroutine: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine as Windows would; all threads of runs have ended then."""
+    """Run a coroutine as Windows would; all threads of runs have ended then, and their directories are deleted."""
 
     async def main() -> T:
         return await coroutine()
 
-    with asyncio.Runner(loop_factory=LoopWithoutReadiness) as runner:
-        result = runner.run(main())
+    try:
+        with asyncio.Runner(loop_factory=LoopWithoutReadiness) as runner:
+            result = runner.run(main())
+    finally:
+        assert all(tier._trash.wait(120) for tier in TIERS)  # it takes processes and descriptors too
+        TIERS.clear()
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("run-")] == []
     return result
 
 
 def talk(place: Place, code: str, **more: Any) -> Conversation:
     """Run code to its end."""
-    return on_such_a_loop(lambda: run(PortableTier(place.cache), make_launch(place.cache, **more), code))[1]
+    return on_such_a_loop(lambda: run(new_tier(place), make_launch(place.cache, **more), code))[1]
 
 
 def alive(run_id: str) -> list[psutil.Process]:
@@ -139,14 +152,14 @@ def test_too_much_written_ends_the_run_and_names_its_limit(place: Place):
 def test_the_time_ends_the_run_with_all_its_processes(place: Place):
     launch = make_launch(place.cache, wall_s=1)
     code = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
-    _, said = on_such_a_loop(lambda: run(PortableTier(place.cache), launch, code))
+    _, said = on_such_a_loop(lambda: run(new_tier(place), launch, code))
     assert said.timed_out
     assert alive(launch.run_id) == []
 
 
 def test_nothing_is_left_of_a_cancelled_run(place: Place, tmp_path: Path):
     launch = make_launch(place.cache, workspace=str(tmp_path))
-    tier = PortableTier(place.cache)
+    tier = new_tier(place)
 
     async def cancelled() -> None:
         task = asyncio.ensure_future(run(tier, launch, f"open({str(tmp_path / 'here')!r}, 'w')\nwhile True: pass"))
@@ -164,7 +177,7 @@ def test_nothing_is_left_of_a_cancelled_run(place: Place, tmp_path: Path):
 
 def test_a_start_that_is_cancelled_leaves_nothing(place: Place):
     launch = make_launch(place.cache)
-    tier = PortableTier(place.cache)
+    tier = new_tier(place)
 
     async def cancelled() -> None:
         task = asyncio.ensure_future(run(tier, launch, "1"))
@@ -179,7 +192,7 @@ def test_a_start_that_is_cancelled_leaves_nothing(place: Place):
 
 
 def test_runs_go_on_side_by_side(place: Place):
-    tier = PortableTier(place.cache)
+    tier = new_tier(place)
 
     async def several() -> list[Any]:
         return list(await asyncio.gather(*(run(tier, make_launch(place.cache), f"{n} * 7") for n in range(4))))
@@ -208,7 +221,7 @@ def test_a_program_that_cannot_be_started_is_an_error(place: Place, monkeypatch:
 
 
 def test_a_guest_that_nobody_hears_any_more_does_not_hang_the_end(place: Place):
-    tier = PortableTier(place.cache)
+    tier = new_tier(place)
 
     async def rude() -> None:
         launch = make_launch(place.cache)
