@@ -22,6 +22,7 @@ from .environments.template_listing import default_name, template_states
 from .environments.templates import AUTO, find_template, shipped_templates
 from .environments.verify import repair, verify
 from .errors import CondaRunError
+from .portability import long_paths_fail
 from .sandbox.advice import advice
 from .sandbox.choose import limits_rest_on, make_tier
 from .sandbox.probe import probe
@@ -29,6 +30,10 @@ from .settings import Settings, config_file
 from .terminal import size
 
 LITTLE_SPACE_BYTES = 5e9
+LONG_PATHS = (
+    "As an administrator: `reg add HKLM\\SYSTEM\\CurrentControlSet\\Control\\FileSystem /v LongPathsEnabled"
+    " /t REG_DWORD /d 1 /f`; or set MCP_CONDA_RUN_CACHE_DIR to a short path, such as C:\\mcr."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,4 +154,7 @@ def _cache(settings: Settings) -> Iterator[Finding]:
     hint = "Free some space, or run `mcp-conda-run clean --all`." if free < LITTLE_SPACE_BYTES else ""
     where = file_system(store.root)
     shared = "; other machines may use it too, if their locks reach this one" if where.is_network else ""
+    if long_paths_fail():
+        text = "paths of more than 260 characters are refused here, and some packages have files that deep"
+        yield Finding("paths", text, LONG_PATHS)
     yield Finding("disk", f"{size(free)} free ({where.type or 'unknown file system'}{shared})", hint)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path  # not loaded: the process that starts runs has no use for it
 
 WINDOWS = sys.platform == "win32"
+PYTHON = "python.exe" if WINDOWS else "bin/python"
+SCRIPTS = "Scripts" if WINDOWS else "bin"
+SITE_PACKAGES = "Lib/site-packages" if WINDOWS else "lib/python*/site-packages"
+"""Where things are below a prefix of conda's; the last is a pattern."""
 BUSY_S = 5.0
 """How long a name of Windows may be in use by somebody who looks at the file: another reader, an indexer, a scanner."""
 PAUSE_S = 0.02
@@ -112,6 +116,19 @@ def path_of(url: str) -> str:
 
     path = unquote(urlsplit(url).path)
     return path.lstrip("/") if WINDOWS and path[2:3] == ":" else path
+
+
+def long_paths_fail() -> bool:
+    """Say whether paths of more than 260 characters are refused, as by Windows unless it is told otherwise."""
+    if sys.platform == "win32":
+        import winreg  # noqa: PLC0415 - Windows only
+
+        try:
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SYSTEM\CurrentControlSet\Control\FileSystem") as key:
+                return not winreg.QueryValueEx(key, "LongPathsEnabled")[0]
+        except OSError:
+            return True
+    return False
 
 
 # --- facts of files ---------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from packaging.version import InvalidVersion, Version
 
 from ..errors import HostError, InstallError
 from ..models import LockedPackage, Progress
+from ..portability import PYTHON
 from . import lifeline
 from .faults import offline_missing
 from .pypi_faults import bad_wheel, conflict
@@ -125,7 +126,7 @@ def choose(request: Mapping[str, Any], web: Web, answers: Answers, place: Place)
     cutoff = gate.cutoff.isoformat() if gate.cutoff else ""
     cached = tuple(sorted(Path(request["cache"], "wheels").glob("*"))) if request["offline"] else ()
     uv = Uv(request["index"], Path(request["cache"], "uv"), cutoff, request["offline"], cached)
-    python = place.prefix / "bin/python"
+    python = place.prefix / PYTHON
     additions = uv.additions([str(requirement) for requirement in wanted], python, present, alone=alone)
     names = {normalized(name): version for name, version in additions}
     projects.admit(names)
@@ -156,7 +157,7 @@ def install(request: Mapping[str, Any], web: Web, answers: Answers) -> None:
     pins = [(wheel.name, wheel.version, wheel.sha256) for wheel in wheels]
     uv = Uv(request["index"], Path(request["cache"], "uv"))
     answers.progress(Progress("link", "Installing wheels of PyPI", 0, len(wheels), "packages"))
-    uv.install(pins, [path.parent for path in paths], place.prefix / "bin/python")
+    uv.install(pins, [path.parent for path in paths], place.prefix / PYTHON)
     verify(place, before, contents, had, wheels)
     answers.progress(Progress("link", "Installed wheels of PyPI", len(wheels), len(wheels), "packages"))
 

@@ -20,7 +20,7 @@ from ..conda.engine import Engine
 from ..conda.pypi import WheelInstaller
 from ..errors import InstallError
 from ..models import Environment, LockedPackage, Progress, ProgressCallback, no_progress
-from ..portability import Family
+from ..portability import PYTHON, Family
 from .activation import activation_variables, search_path
 from .clone import clone_prefix
 from .modules import offered_modules, prefix_records, wheel_records
@@ -204,7 +204,7 @@ def find_python(prefix: Path) -> Path:
     Raises:
         InstallError: there is none.
     """
-    python = prefix / ("python.exe" if os.name == "nt" else "bin/python")
+    python = prefix / PYTHON
     if not python.exists():
         raise InstallError(
             "The environment has no Python.", hint="Add `python` to the template's dependencies.", code="no-python"

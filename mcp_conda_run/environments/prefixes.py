@@ -18,6 +18,7 @@ from ..conda.access import split_credentials
 from ..conda.lockfile import channel_name
 from ..errors import InstallError, RequestError
 from ..models import LockedPackage
+from ..portability import SCRIPTS, SITE_PACKAGES
 from .templates import PREFIX, Kind, Template
 
 FORMAT = 1
@@ -129,7 +130,7 @@ def state_key(prefix: Path) -> str:
     """
     rows = [str(os.path.realpath(prefix))]
     try:
-        for directory in (prefix / "conda-meta", *prefix.glob("lib/python*/site-packages"), prefix / "bin"):
+        for directory in (prefix / "conda-meta", *prefix.glob(SITE_PACKAGES), prefix / SCRIPTS):
             if directory.is_dir():
                 rows += sorted(filter(None, map(row, os.scandir(directory))))
     except OSError as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models import Environment
+from ..portability import SCRIPTS
 from .modules import prefix_records
 from .store import Store
 
@@ -98,7 +99,7 @@ def _wheel(prefix: Path, listing: Path) -> Iterator[tuple[str, str, str | None]]
             inside = os.path.relpath(path, prefix)
             if len(row) > 1 and row[1].startswith("sha256=") and not inside.startswith(".."):
                 digest = base64.urlsafe_b64decode(row[1].removeprefix("sha256=") + "=").hex()
-                yield name, inside, None if inside.startswith("bin" + os.sep) else digest
+                yield name, inside, None if inside.startswith(SCRIPTS + os.sep) else digest
 
 
 def _damage(prefix: Path, package: str, path: str, digest: str | None) -> Damage | None:
