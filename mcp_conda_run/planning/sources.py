@@ -42,13 +42,14 @@ class InstalledMap:
     name = "conda-pypi"
 
     def __init__(self, path: Path | None = None) -> None:
-        self._packages = load_map(path or installed_map())
+        self._path = path
 
     def lookup(self, module: str) -> Sequence[str]:
-        """Return conda packages that may bring this module, best first."""
-        return self._packages.get(module, ())
+        """Return conda packages that may bring this module, best first; the first call reads the map."""
+        return load_map(self._path or installed_map()).get(module, ())
 
 
+@cache
 def installed_map() -> Path | None:
     """Find the map of an installed `conda-pypi`."""
     with suppress(metadata.PackageNotFoundError, OSError, ValueError):
