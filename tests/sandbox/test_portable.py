@@ -21,10 +21,11 @@ from mcp_conda_run.errors import HostError
 from mcp_conda_run.sandbox.cloned import CloneTier
 from mcp_conda_run.sandbox.conversation import Conversation, GuestRequest, converse
 from mcp_conda_run.sandbox.order import Order
+from mcp_conda_run.sandbox.portable import Ends
 from mcp_conda_run.sandbox.running import MARK
 
 from .conftest import Place
-from .portable_host import LoopWithoutReadiness, PortableTier
+from .portable_host import LoopWithoutReadiness, PortableTier, SessionEnclosure
 from .programs import PROGRAMS
 from .test_semantics import TOGETHER
 from .zygote_host import make_launch, run
@@ -175,18 +176,30 @@ def test_nothing_is_left_of_a_cancelled_run(place: Place, tmp_path: Path):
     assert not (tier.cache / "scratch" / launch.run_id).exists()
 
 
-def test_a_start_that_is_cancelled_leaves_nothing(place: Place):
+def test_a_start_that_is_cancelled_leaves_nothing(place: Place, monkeypatch: pytest.MonkeyPatch):
     launch = make_launch(place.cache)
     tier = new_tier(place)
+    there, go_on = threading.Event(), threading.Event()
+    really = SessionEnclosure.start
+
+    def start(enclosure: SessionEnclosure, order: Order, ends: Ends) -> Any:
+        main = really(enclosure, order, ends)
+        there.set()
+        assert go_on.wait(60)
+        return main
 
     async def cancelled() -> None:
         task = asyncio.ensure_future(run(tier, launch, "1"))
-        while not (tier.cache / "scratch" / launch.run_id).exists():  # noqa: ASYNC110 - a thread makes it
-            await asyncio.sleep(0)
+        while not there.is_set():  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(0.01)
         task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await task
 
+    monkeypatch.setattr(SessionEnclosure, "start", start)
+    monkeypatch.setattr(SessionEnclosure, "is_empty", lambda _: True)
     on_such_a_loop(cancelled)
     assert alive(launch.run_id) == []
 
