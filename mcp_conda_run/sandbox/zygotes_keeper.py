@@ -111,10 +111,10 @@ class Keeper:
         self._said = b""
         self._output, output = os.pipe()
         os.set_blocking(self._output, False)
+        self._groups = groups
+        groups.learn()  # before the zygote: in version 2, users can move processes only within groups of their own
         self._above, self._zygote, self._identity_dropped = start_zygote(plan, output)
         os.close(output)
-        self._groups = groups
-        groups.learn()  # while the zygote starts
         self._enroller = Enroller()
         self._zygote.setblocking(False)
         self._zygote.send(_configuration(plan))

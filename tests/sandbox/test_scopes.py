@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mcp_conda_run.sandbox import scopes
 
-from .conftest import ROOT
+from .conftest import ROOT, Host
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
 
@@ -41,9 +42,11 @@ def systemd() -> None:
         pytest.skip("version 2 of control groups does not bound memory here")
 
 
-def python(code: str) -> list[str]:
+def python(code: str, *arguments: str) -> list[str]:
     """Return the lines that a process of its own prints."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return done.stdout.splitlines()
 
 
@@ -91,6 +94,22 @@ from mcp_conda_run.sandbox import groups
 groups.YOUNG_S = 0.0
 groups.Groups().learn()
 """
+
+
+POOLED = """
+import asyncio, sys
+from pathlib import Path
+from tests.sandbox.test_groups import pooled
+async def main():
+    async with pooled(Path(sys.argv[1]), memory_bytes=77 << 20) as process:
+        print(process.isolation.limits["memory_bytes"])
+asyncio.run(main())
+"""
+
+
+@pytest.mark.usefixtures("systemd")
+def test_runs_of_a_warm_interpreter_are_in_groups_too(hosts: Callable[[str], Host]):
+    assert python(POOLED, str(hosts("own").place.cache))[0].startswith("cgroup v2")
 
 
 @pytest.mark.usefixtures("systemd")
