@@ -140,6 +140,11 @@ def is_reparse_point(status: os.stat_result) -> bool:
     return bool(attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT)
 
 
+def leads_elsewhere(entry: os.DirEntry[str]) -> bool:
+    """Say whether a directory that is no symbolic link is a junction; asks for nothing where there are none."""
+    return WINDOWS and is_reparse_point(entry.stat(follow_symlinks=False))
+
+
 def held_bytes(status: os.stat_result) -> int:
     """Return what a file takes on its disk; its length where the platform does not say."""
     blocks: int | None = getattr(status, "st_blocks", None)

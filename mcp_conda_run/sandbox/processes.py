@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..portability import changed_ns, held_bytes, is_reparse_point
+from ..portability import changed_ns, held_bytes, leads_elsewhere
 
 LINUX = sys.platform == "linux"
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -212,9 +212,9 @@ def written_bytes(places: Iterable[str], since: float) -> int:
             return HIDDEN if error.errno in {errno.EACCES, errno.ENAMETOOLONG} else total
         for entry in entries:
             try:
+                if entry.is_dir(follow_symlinks=False) and not leads_elsewhere(entry):
+                    waiting.append(entry.path)  # before anything else, which fails where its path is too long
                 status = entry.stat(follow_symlinks=False)
-                if entry.is_dir(follow_symlinks=False) and not is_reparse_point(status):
-                    waiting.append(entry.path)
             except OSError:
                 continue
             if changed_ns(status) >= since_ns:
