@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +23,8 @@ pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="namespaces are
 RUNS = 1000
 IN_FLIGHT = 8
 MEBIBYTE = 1 << 20
+OTHER_TESTS = f"{tempfile.gettempdir()}/pytest-of-"
+"""Where those that run meanwhile mount small disks of their own; nothing of the tier is there."""
 
 CODE = """
 import os, subprocess, tempfile
@@ -52,11 +55,12 @@ def usage(tier: PooledTier) -> Usage:
     keepers = [psutil.Process(pid) for pid in own]  # not those of other tests, which may end meanwhile
     below = [process for keeper in keepers for process in (keeper, *keeper.children(recursive=True))]
     family = [psutil.Process(), *(process for process in below if process.status() != psutil.STATUS_ZOMBIE)]
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
     return Usage(
         descriptors=sum(process.num_fds() for process in family),
         processes=len(family),
         memory_bytes=sum(process.memory_full_info().uss for process in family),
-        mounts=len(Path("/proc/self/mounts").read_text().splitlines()),
+        mounts=sum(not line.split()[1].startswith(OTHER_TESTS) for line in mounts),
         tasks=len(asyncio.all_tasks()),
     )
 
